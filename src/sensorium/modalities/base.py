@@ -1,0 +1,148 @@
+"""What a modality is: a plug-in that decodes, validates, collates and shows one kind of value.
+
+A third party adds one by subclassing `Modality` and naming an instance under the entry point group
+`sensorium.modalities`; every system whose card says "any" then takes it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from sensorium.types import Field, UserError
+from sensorium.types.names import did_you_mean
+
+
+class View(BaseModel):
+    """What a system wants from a field's raw values; each modality has a subclass of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Modality(ABC):
+    """One kind of value.
+
+    Attributes:
+        name: how schemas speak of it.
+        suffixes: the file endings it claims, with the dot, in lower case.
+        View: what a system may ask of it; the defaults serve any system.
+        cached: whether decoded values are worth keeping in the media cache (slow to decode; arrays).
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    View: ClassVar[type[View]] = View
+    cached: ClassVar[bool] = False
+
+    def guess(self, column: str, values: Sequence[Any]) -> float:
+        """How likely (0 to 1) a column of these values is of this modality."""
+        return 0.0
+
+    def entries(self, raw: Any, field: Field) -> list[Any]:
+        """The entries in one cell; several for a list of pictures, none for an empty cell."""
+        if isinstance(raw, (list, tuple)):
+            return [value for value in raw if not is_missing(value)]
+        return [] if is_missing(raw) else [raw]
+
+    def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
+        """What is learned from the raw values of the training rows, kept as `field.fitted`.
+
+        For a table, `values` are mappings from column to cell. The result goes to YAML.
+        """
+        return {}
+
+    @abstractmethod
+    def decode(self, raw: Any, field: Field, view: Any) -> Any:
+        """One entry, decoded and brought to the size the view asks for.
+
+        Raises:
+            BadValue: the value cannot be used; the message says why.
+        """
+
+    @abstractmethod
+    def collate(
+        self, values: Sequence[Any], field: Field, view: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Decoded entries as one tensor, and a mask of what is real if they differ in length."""
+
+    def show(self, value: Any, field: Field) -> Any:
+        """A decoded or raw entry for people: text, or a `PIL.Image.Image`."""
+        return str(value)
+
+    def encoder(self, field: Field, width: int) -> nn.Module | None:
+        """A module `(values, mask) -> (tokens (M, N, width), mask (M, N) or None)`.
+
+        None: the encoder that `nn.encoders` has for the modality, or its general one, which takes
+        any float values.
+        """
+        return None
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN, or an empty string."""
+    if value is None:
+        return True
+    if isinstance(value, (float, np.floating)):
+        return bool(np.isnan(value))
+    return isinstance(value, str) and not value.strip()
+
+
+_BUILT_IN = {
+    "text": "sensorium.modalities.text:Text",
+    "image": "sensorium.modalities.image:Image",
+    "audio": "sensorium.modalities.audio:Audio",
+    "table": "sensorium.modalities.table:Table",
+    "boxes": "sensorium.modalities.boxes:Boxes",
+    "spans": "sensorium.modalities.boxes:Spans",
+    "category": "sensorium.modalities.scalars:Category",
+    "categories": "sensorium.modalities.scalars:Categories",
+    "number": "sensorium.modalities.scalars:Number",
+}
+
+_ADDED: dict[str, Modality] = {}
+
+
+def add_modality(modality: Modality) -> None:
+    """Make a modality known in this process (an entry point does so for good)."""
+    _ADDED[modality.name] = modality
+    get_modality.cache_clear()
+
+
+def modality_names() -> tuple[str, ...]:
+    """The names of all modalities."""
+    plugged = [point.name for point in entry_points(group="sensorium.modalities")]
+    return tuple(dict.fromkeys([*_BUILT_IN, *plugged, *_ADDED]))
+
+
+@lru_cache
+def get_modality(name: str) -> Modality:
+    """The modality of that name.
+
+    Raises:
+        UserError: there is none; the message suggests the nearest.
+    """
+    if name in _ADDED:
+        return _ADDED[name]
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        import importlib
+
+        modality: Modality = getattr(importlib.import_module(module), attribute)()
+        return modality
+    for point in entry_points(group="sensorium.modalities"):
+        if point.name == name:
+            loaded = point.load()
+            return loaded() if isinstance(loaded, type) else loaded  # type: ignore[no-any-return]
+    raise UserError(f"unknown modality '{name}'. {did_you_mean(name, modality_names())}")
+
+
+def default_views(fields: Iterable[Field]) -> Mapping[str, View]:
+    """For each field, its modality's default view."""
+    return {field.name: get_modality(field.modality).View() for field in fields}

@@ -1,0 +1,73 @@
+"""Multi-head attention over `Tokens`-shaped tensors, through PyTorch's fused kernels."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head attention; keys and values come from `context`, or from the input itself.
+
+    Args:
+        width: of the input and the output.
+        heads: number of heads; must divide `width`.
+        dropout: of the attention weights.
+        context_width: width of the context, if it differs.
+    """
+
+    def __init__(
+        self, width: int, heads: int, dropout: float = 0.0, context_width: int | None = None
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(context_width or width, width)
+        self.value = nn.Linear(context_width or width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch queries width"],
+        mask: Bool[Tensor, "batch 1 #queries keys"] | None = None,
+        context: Float[Tensor, "batch keys context_width"] | None = None,
+    ) -> Float[Tensor, "batch queries width"]:
+        """Attend. A query that may see no key gets the value zero, before the output projection."""
+        context = x if context is None else context
+        q, k, v = (
+            rearrange(part, "b n (h d) -> b h n d", h=self.heads)
+            for part in (self.query(x), self.key(context), self.value(context))
+        )
+        attended = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.output(rearrange(attended, "b h n d -> b n (h d)"))
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, width: int, hidden: int, activation: str = "gelu") -> None:
+        super().__init__(nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Linear(hidden, width))
+
+
+class QuickGELU(nn.Module):
+    """The sigmoid approximation of GELU that CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it elementwise."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "quick_gelu": QuickGELU,
+    "silu": nn.SiLU,
+}

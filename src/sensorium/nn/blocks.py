@@ -1,0 +1,81 @@
+"""Transformer layers, and a stack of them that can be walked layer by layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sensorium.nn.attention import Attention, FeedForward
+from sensorium.nn.masks import Rule, bidirectional
+from sensorium.types import Tokens
+
+Norm = Literal["pre", "post"]
+
+
+class Layer(nn.Module):
+    """Self-attention and a feed-forward network, each with a residual and a layer norm.
+
+    Args:
+        width: of the tokens.
+        heads: of the attention.
+        hidden: width inside the feed-forward network; four times `width` if None.
+        norm: `pre` (norm at the input of each part, as in GPT-2) or `post` (after each residual, as
+            in BERT).
+        activation: of the feed-forward network.
+        dropout: after each part; `attention_dropout`: of the attention weights.
+        epsilon: of the layer norms.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int | None = None,
+        *,
+        norm: Norm = "pre",
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.attention = Attention(width, heads, attention_dropout)
+        self.attention_norm = nn.LayerNorm(width, eps=epsilon)
+        self.feed_forward = FeedForward(width, hidden or 4 * width, activation)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=epsilon)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        mask: Bool[Tensor, "batch 1 #tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """One layer."""
+        if self.norm == "pre":
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+
+class Layers(nn.ModuleList):
+    """A stack of layers under one attention rule.
+
+    It is a list: a system that steps two trunks in lockstep, or injects between layers, walks it.
+    """
+
+    def forward(self, tokens: Tokens, rule: Rule = bidirectional) -> Tokens:
+        """All layers, one after another."""
+        mask = rule.dense(tokens)
+        values = tokens.values
+        for layer in self:
+            values = layer(values, mask)
+        return tokens.with_values(values)
+
+
+def transformer(depth: int, width: int, heads: int, **settings: object) -> Layers:
+    """`depth` equal layers."""
+    return Layers([Layer(width, heads, **settings) for _ in range(depth)])  # type: ignore[arg-type]

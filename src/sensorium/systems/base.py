@@ -1,0 +1,166 @@
+"""What every system is: a module with a configuration, a recipe, losses, and what it can be asked.
+
+Capabilities are methods a system has or has not; tasks ask for them and never for a class:
+
+    embed(batch, field)   -> (B, D)   unit vectors of one field, comparable between fields
+    score(a, b)           -> (A, B)   similarity of two sets of embeddings; dot product by default
+    score_pairs(batch)    -> (B,)     how well the two sides of each row match
+    predict(batch)        -> (B, C)   class probabilities, or (B,) values
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from sensorium.modalities.base import View
+from sensorium.modalities.text import Tokenizer
+from sensorium.types import Batch, Card, Loss, Schema, Stage, UserError
+from sensorium.types.names import did_you_mean
+from sensorium.types.schema import explain
+
+Size = Literal["nano", "paper"]
+
+
+class SystemConfig(BaseModel):
+    """Settings every system has; a subclass adds its own. The defaults are the nano size.
+
+    Attributes:
+        tokenizer: `bpe:SIZE` trains a byte-level BPE on the training texts; `hf:NAME_OR_PATH` takes
+            a published one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokenizer: str = "bpe:4096"
+
+    @classmethod
+    def nano(cls) -> Self:
+        """The size that trains in minutes on two CPU cores."""
+        return cls()
+
+    @classmethod
+    def paper(cls) -> Self:
+        """The published dimensions, layer for layer."""
+        return cls()
+
+    def override(self, settings: Mapping[str, Any]) -> Self:
+        """A copy with settings by dotted path: `{"encoder.image": "hf:..."}`.
+
+        Raises:
+            UserError: an unknown setting (the nearest is suggested) or a value of the wrong kind.
+        """
+        content = self.model_dump()
+        for path, value in settings.items():
+            at: dict[str, Any] = content
+            *parents, last = path.split(".")
+            for part in parents:
+                if not isinstance(at.get(part), dict):
+                    raise UserError(f"unknown setting '{path}'. {did_you_mean(part, at)}")
+                at = at[part]
+            if not parents and last not in at:
+                raise UserError(f"unknown setting '{path}'. {did_you_mean(last, at)}")
+            at[last] = value
+        try:
+            return type(self)(**content)
+        except ValidationError as error:
+            raise UserError(f"setting {explain(error)}") from None
+
+
+class System(nn.Module):
+    """A published system, or a baseline.
+
+    Args:
+        config: its settings.
+        schema: the fields it will see, with roles, and with what was fitted on the training rows.
+        tokenizer: for its text fields; None if there are none.
+
+    Raises:
+        UserError: the schema has not what the system needs.
+    """
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+    Config: ClassVar[type[SystemConfig]] = SystemConfig
+
+    def __init__(self, config: Any, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.schema = schema
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def check(cls, schema: Schema) -> None:
+        """Raise a `UserError` that says why, if the system cannot work with these fields and roles."""
+
+    def views(self) -> dict[str, View]:
+        """What it wants from each field it reads; fields not named are not loaded."""
+        raise NotImplementedError
+
+    def stages(self) -> list[Stage]:
+        """Its training recipe."""
+        return [Stage()]
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Its losses on a batch, by name."""
+        raise NotImplementedError
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What it can be asked, given its schema."""
+        return frozenset(
+            name
+            for name, protocol in (
+                ("embed", Embeds),
+                ("score_pairs", ScoresPairs),
+                ("predict", Predicts),
+            )
+            if isinstance(self, protocol)
+        )
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """Maps fields to one space."""
+
+    def embed(self, batch: Batch, field: str) -> Float[Tensor, "batch width"]:
+        """Unit vectors of a field; NaN in rows without it."""
+        ...
+
+
+@runtime_checkable
+class ScoresPairs(Protocol):
+    """Reads both sides of a pair together."""
+
+    def score_pairs(self, batch: Batch) -> Float[Tensor, "batch"]:
+        """How well the query and the target of each row match; larger is better."""
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """Predicts the label, answer or value of a row."""
+
+    def predict(self, batch: Batch) -> Float[Tensor, "batch ..."]:
+        """Class probabilities (rows sum to 1), independent ones for several labels, or values."""
+        ...
+
+
+SystemClass = TypeVar("SystemClass", bound=type[System])
+
+_REGISTERED: dict[str, type[System]] = {}
+
+
+def register(name: str) -> Callable[[SystemClass], SystemClass]:
+    """Make a system known by its kebab-case name."""
+
+    def add(system: SystemClass) -> SystemClass:
+        system.name = name
+        _REGISTERED[name] = system
+        return system
+
+    return add

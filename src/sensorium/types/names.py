@@ -1,0 +1,25 @@
+"""Names that people type: suggestions for wrong ones, small integers for right ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_NUMBERS: dict[str, int] = {}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that suggests the nearest known name, or lists what is known."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    if not known:
+        return "There are none."
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"Known: {shown}."
+
+
+def number_of(name: str) -> int:
+    """An integer that stands for `name` in id tensors (equal names give equal integers)."""
+    return _NUMBERS.setdefault(name, len(_NUMBERS))
