@@ -1,6 +1,6 @@
 """The few types that every part of the library speaks."""
 
-from sensorium.types.batch import Batch, Entries, Sample, concatenate
+from sensorium.types.batch import Batch, Entries, Fault, Sample, concatenate
 from sensorium.types.card import Card
 from sensorium.types.errors import BadValue, MissingExtra, UserError
 from sensorium.types.loss import Loss
@@ -13,6 +13,7 @@ __all__ = [
     "Batch",
     "Card",
     "Entries",
+    "Fault",
     "Field",
     "Loss",
     "MissingExtra",

@@ -31,6 +31,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A row that was set aside, and why."""
+
+    key: str
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Entries:
     """One field of a batch, stored flat: only what is there, and which row it belongs to.
 
@@ -101,12 +110,14 @@ class Batch:
         keys: the names of the rows.
         index: their numbers in the data set.
         seed: what random draws of this step depend on, beside the rows.
+        faults: rows that should be here and were set aside.
     """
 
     fields: Mapping[str, Entries]
     keys: Sequence[str]
     index: Int[Tensor, "batch"]
     seed: int = 0
+    faults: tuple[Fault, ...] = ()
 
     @property
     def size(self) -> int:
