@@ -166,7 +166,8 @@ def main() -> None:
     TARGET.write_bytes(packed)
     print(f"{TARGET}: {len(entries)} pictures, {len(packed) / 1e6:.2f} MB")
     if arguments.sheet:
-        grey = (pixels[..., :3] * 255.0 + 255 * (LEVELS - pixels[..., 3:]) * 0.9) / LEVELS
+        share = pixels.astype(np.float64) / LEVELS
+        grey = 255 * share[..., :3] + 229 * (1 - share[..., 3:])
         columns = 40
         rows = -(-len(grey) // columns)
         sheet = np.full((rows * columns, SIDE, SIDE, 3), 229, dtype=np.uint8)

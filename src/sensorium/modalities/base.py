@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -25,6 +26,11 @@ class View(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
+    @property
+    def key(self) -> str:
+        """What decoded values depend on, for the media cache; a subclass leaves out the rest."""
+        return self.model_dump_json()
+
 
 class Modality(ABC):
     """One kind of value.
@@ -33,7 +39,7 @@ class Modality(ABC):
         name: how schemas speak of it.
         suffixes: the file endings it claims, with the dot, in lower case.
         View: what a system may ask of it; the defaults serve any system.
-        cached: whether decoded values are worth keeping in the media cache (slow to decode; arrays).
+        cached: whether decoded values are worth keeping in the media cache (slow to decode).
     """
 
     name: ClassVar[str]
@@ -46,7 +52,11 @@ class Modality(ABC):
         return 0.0
 
     def entries(self, raw: Any, field: Field) -> list[Any]:
-        """The entries in one cell; several for a list of pictures, none for an empty cell."""
+        """The entries in one cell; several for a list of pictures, none for an empty cell.
+
+        Raises:
+            BadValue: the cell cannot be taken apart, or holds too many.
+        """
         if isinstance(raw, (list, tuple)):
             return [value for value in raw if not is_missing(value)]
         return [] if is_missing(raw) else [raw]
@@ -72,6 +82,14 @@ class Modality(ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """Decoded entries as one tensor, and a mask of what is real if they differ in length."""
 
+    def freeze(self, value: Any) -> tuple[NDArray[Any], str]:
+        """A decoded value as an array and a note, for the media cache; `thaw` undoes it."""
+        return value, ""
+
+    def thaw(self, array: NDArray[Any], note: str) -> Any:
+        """The decoded value that `freeze` took apart; the array is read-only."""
+        return array
+
     def show(self, value: Any, field: Field) -> Any:
         """A decoded or raw entry for people: text, or a `PIL.Image.Image`."""
         return str(value)
@@ -86,11 +104,15 @@ class Modality(ABC):
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: None, NaN, or an empty string."""
+    """Whether a cell holds nothing: None, NaN, NaT, blank text, or media without bytes and path."""
     if value is None:
         return True
     if isinstance(value, (float, np.floating)):
         return bool(np.isnan(value))
+    if isinstance(value, np.datetime64):
+        return bool(np.isnat(value))
+    if isinstance(value, dict):
+        return bool(value) and value.keys() <= {"bytes", "path"} and not any(value.values())
     return isinstance(value, str) and not value.strip()
 
 

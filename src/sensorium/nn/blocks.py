@@ -51,13 +51,14 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch tokens width"],
-        mask: Bool[Tensor, "batch 1 #tokens tokens"] | None = None,
+        mask: Bool[Tensor, "batch 1 #tokens keys"] | None = None,
+        context: Float[Tensor, "batch keys width"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """One layer."""
+        """One layer; it attends to itself, or to a context (used as it is, without a norm)."""
         if self.norm == "pre":
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, context))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, context)))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
@@ -69,11 +70,17 @@ class Layers(nn.ModuleList):
 
     def forward(self, tokens: Tokens, rule: Rule = bidirectional) -> Tokens:
         """All layers, one after another."""
-        mask = rule.dense(tokens)
-        values = tokens.values
+        return tokens.with_values(self.walk(tokens.values, rule.dense(tokens)))
+
+    def walk(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        mask: Bool[Tensor, "batch 1 #tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """All layers on plain vectors, under a mask that is made already (None: all see all)."""
         for layer in self:
-            values = layer(values, mask)
-        return tokens.with_values(values)
+            x = layer(x, mask)
+        return x
 
 
 def transformer(depth: int, width: int, heads: int, **settings: object) -> Layers:

@@ -1,0 +1,37 @@
+"""The embedded world: generated scenes of real pictures, to try any system without a download.
+
+`view(name, **parameters)` gives rows that are made when they are asked for. A row is a function of
+the seed, its number and the parameters: the same bytes on every machine.
+"""
+
+from sensorium.playground.attributes import Attributes
+from sensorium.playground.base import PlaygroundView
+from sensorium.playground.options import PlaygroundError
+from sensorium.playground.questions import Questions
+from sensorium.playground.regions import Regions
+from sensorium.playground.scenes import Scenes
+from sensorium.playground.sounds import Sounds
+from sensorium.types.names import did_you_mean
+
+_VIEWS: dict[str, type[PlaygroundView]] = {
+    view.name: view for view in (Scenes, Regions, Questions, Attributes, Sounds)
+}
+VIEWS = tuple(_VIEWS)
+
+
+def view(name: str, **parameters: object) -> PlaygroundView:
+    """Open a view of the playground.
+
+    Args:
+        name: one of `VIEWS`.
+        parameters: what differs from the view's defaults; numbers may be given as text.
+
+    Raises:
+        PlaygroundError: (a ValueError) an unknown name, parameter or value; suggests the nearest.
+    """
+    if name not in _VIEWS:
+        raise PlaygroundError(f"unknown playground view '{name}'. {did_you_mean(name, VIEWS)}")
+    return _VIEWS[name](**parameters)
+
+
+__all__ = ["VIEWS", "PlaygroundError", "PlaygroundView", "view"]

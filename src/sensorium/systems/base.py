@@ -79,6 +79,9 @@ class System(nn.Module):
         schema: the fields it will see, with roles, and with what was fitted on the training rows.
         tokenizer: for its text fields; None if there are none.
 
+    Attributes:
+        stage: the name of the stage it is being trained in, set by the trainer.
+
     Raises:
         UserError: the schema has not what the system needs.
     """
@@ -92,6 +95,7 @@ class System(nn.Module):
         self.config = config
         self.schema = schema
         self.tokenizer = tokenizer
+        self.stage = ""
 
     @classmethod
     def check(cls, schema: Schema) -> None:
@@ -108,6 +112,10 @@ class System(nn.Module):
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Its losses on a batch, by name."""
         raise NotImplementedError
+
+    def forward(self, batch: Batch) -> dict[str, Loss]:
+        """The losses; what wrappers for several processes call."""
+        return self.losses(batch)
 
     @property
     def capabilities(self) -> frozenset[str]:

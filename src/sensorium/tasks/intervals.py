@@ -1,9 +1,9 @@
 """Intervals: how far a number on these test rows, or over these seeds, can be trusted.
 
-Within a run the uncertainty comes from the test rows: a percentile bootstrap, in which all rows of a
-group (the captions of one picture, the questions about it) are drawn together, because they are not
-independent evidence. Over seeds it comes from training: a t interval, paired when two systems were
-trained on the same seeds.
+Within a run the uncertainty comes from the test rows: a percentile bootstrap, in which all rows of
+a group (the captions of one picture, the questions about it) are drawn together, because they are
+not independent evidence. Over seeds it comes from training: a t interval, paired when two systems
+were trained on the same seeds.
 
 Resampling is expressed as **weights**: a resample is the number of times that each row was drawn.
 A metric is then written once, as a function of weights, and serves both for its value (all weights
@@ -48,11 +48,12 @@ class Metric:
 
 
 def ratio(
-    numerator: Float[np.ndarray, "*shape"], denominator: Float[np.ndarray, "*shape"]
-) -> Float[np.ndarray, "*shape"]:
+    numerator: Float[np.ndarray, "..."], denominator: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
     """The quotient, NaN where the denominator is zero."""
-    undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator != 0)
+    quotient = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    return quotient
 
 
 def weighted_median(
@@ -78,7 +79,6 @@ def resample_weights(
     """
     _, group_of_row = np.unique(groups, return_inverse=True)
     num_groups = int(group_of_row.max()) + 1
-    # Groups of one row each need no spreading from groups to rows once they are in row order.
     random = generator("bootstrap", seed)
     block = max(1, min(resamples, _BLOCK_ELEMENTS // len(groups)))
     for start in range(0, resamples, block):
@@ -144,8 +144,8 @@ def bootstrap_mean(
     def mean(weights: Float[np.ndarray, "rows resamples"]) -> dict[str, np.ndarray]:
         return {"mean": ratio(values @ weights, weights.sum(axis=0))}
 
-    settings = {"resamples": resamples, "seed": seed}
-    return bootstrap(mean, clusters, confidence=confidence, **settings)["mean"]
+    found = bootstrap(mean, clusters, resamples=resamples, confidence=confidence, seed=seed)
+    return found["mean"]
 
 
 def paired_bootstrap(
@@ -167,9 +167,7 @@ def paired_bootstrap(
             f"a paired bootstrap needs the same rows twice, not {len(a_rows)} and {len(b_rows)}"
         )
     difference = a_rows.astype(np.float64) - b_rows.astype(np.float64)
-    return bootstrap_mean(
-        difference, groups, resamples=resamples, confidence=confidence, seed=seed
-    )
+    return bootstrap_mean(difference, groups, resamples=resamples, confidence=confidence, seed=seed)
 
 
 def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Metric:
@@ -187,9 +185,7 @@ def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Metric
     return Metric(mean, mean - half, mean + half)
 
 
-def paired_difference(
-    a: Sequence[float], b: Sequence[float], confidence: float = 0.95
-) -> Metric:
+def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Metric:
     """The mean of `a - b` with its paired t interval: one value a seed, seeds in the same order."""
     if len(a) != len(b):
         raise ValueError(f"a paired difference needs the same seeds, not {len(a)} and {len(b)}")

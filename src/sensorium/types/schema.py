@@ -137,6 +137,13 @@ class Schema(BaseModel):
             and (of is None or field.of == of)
         ]
 
+    def family(self, name: str) -> tuple[str, ...]:
+        """A field and all that hangs on it: an image, its boxes, the classes of its boxes."""
+        names = [self[name].name]
+        for parent in names:
+            names += [field.name for field in self.fields if field.of == parent]
+        return tuple(names)
+
     def replace(self, *fields: Field, **changes: Any) -> Schema:
         """A copy in which fields of the same names are exchanged (new ones are added)."""
         new = {field.name: field for field in fields}

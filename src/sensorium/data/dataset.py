@@ -1,0 +1,443 @@
+"""A data set: rows of a source, read through a schema, divided into splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+
+from sensorium.data import splits as splitting
+from sensorium.data.missing import Missing, check_missing
+from sensorium.data.sources import Broken, Expanded, Rows, Source, locate
+from sensorium.data.tables import fingerprint
+from sensorium.modalities.base import Modality, View, get_modality, is_missing
+from sensorium.types import BadValue, Batch, Entries, Fault, Field, Sample, Schema, UserError
+from sensorium.types.names import did_you_mean
+
+_CHUNK = 4096
+_PROBE_ROWS = 256
+
+Augment = Callable[[Any, Field, Any, int], Any]
+
+
+class Cache(Protocol):
+    """Where decoded media are kept."""
+
+    def get_or_decode(self, raw: Any, modality: Modality, field: Field, view: View) -> Any:
+        """The decoded value, from the cache if it is there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows with a schema and splits. Immutable: each change gives another `Data`.
+
+    Attributes:
+        source: the rows as numbered here (one for each caption where a picture has several).
+        schema: the fields, with what `fit` learned.
+        splits: the rows of `train`, `validation` and `test`.
+        table: the rows as the user has them.
+        split: how they are split, as written; None for the default.
+        seed: of the split and of what is hidden.
+        missing: fields that are hidden in some rows.
+        reasons: why the schema is as it is, by column, where it was guessed.
+        new: whether these are new rows for a schema of other data, which may lack columns: the label
+            of rows to predict, say. What they lack is absent.
+    """
+
+    source: Source
+    schema: Schema
+    splits: dict[str, Rows]
+    table: Source
+    split: str | None = None
+    seed: int = 0
+    missing: tuple[Missing, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    new: bool = False
+
+    @classmethod
+    def build(
+        cls,
+        table: Source,
+        schema: Schema,
+        *,
+        split: str | None = None,
+        seed: int = 0,
+        reasons: Mapping[str, str] | None = None,
+        new: bool = False,
+    ) -> Data:
+        """Put rows and schema together.
+
+        Raises:
+            UserError: the schema names a column that is not there; the split cannot be made.
+        """
+        if new:
+            schema = _without_missing_columns(schema, table)
+        check_columns(schema, table, new)
+        source = _expanded(table, schema)
+        of_table = splitting.make(table, schema, split, seed)
+        origin = source.origin(np.arange(len(source)))
+        side = np.full(len(table), -1)
+        for number, rows in enumerate(of_table.values()):
+            side[rows] = number
+        splits = {
+            name: np.flatnonzero(side[origin] == number) for number, name in enumerate(of_table)
+        }
+        return cls(source, schema, splits, table, split, seed, (), dict(reasons or {}), new)
+
+    @property
+    def name(self) -> str:
+        """What the data are called."""
+        return self.table.name
+
+    @property
+    def version(self) -> str:
+        """Changes when the rows, the roles, the split or what is hidden change."""
+        schema = self.schema.model_dump_json(exclude={"fields": {"__all__": {"fitted"}}})
+        hidden = [str(entry) for entry in self.missing]
+        return fingerprint(self.table.version, schema, str(self.split), str(self.seed), *hidden)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Entries that were refused while the rows were listed."""
+        return self.table.faults
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def rows(self, split: str) -> Rows:
+        """The row numbers of a split, or of `all`.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        if split == "all":
+            return np.arange(len(self.source))
+        if split not in self.splits:
+            raise UserError(
+                f"there is no split '{split}'. {did_you_mean(split, [*self.splits, 'all'])}"
+            )
+        return self.splits[split]
+
+    def with_schema(self, schema: Schema) -> Data:
+        """The same rows read another way; a split that the schema's columns decide follows them."""
+        data = Data.build(
+            self.table,
+            schema,
+            split=self.split,
+            seed=self.seed,
+            reasons=self.reasons,
+            new=self.new,
+        )
+        return data.with_missing(*self.missing) if self.missing else data
+
+    def with_missing(self, *missing: Missing) -> Data:
+        """The same rows with fields hidden in some of them, in all splits.
+
+        Raises:
+            UserError: a field or column is not there.
+        """
+        check_missing(missing, self.schema, self.source.column_names)
+        return replace(self, missing=missing)
+
+    def keys(self, rows: Rows) -> list[str]:
+        """The names of rows."""
+        names = _names(self.table, self.schema, self.source.origin(rows), self.source, rows)
+        if isinstance(self.source, Expanded):
+            places = self.source.place(rows).tolist()
+            return [f"{name}#{place}" for name, place in zip(names, places, strict=True)]
+        return names
+
+    def groups(self, rows: Rows) -> Int[NDArray[np.int64], "rows"]:
+        """An integer for each row, equal for rows of one group (or of one original row)."""
+        if self.schema.group is not None:
+            cells = self.source.columns([self.schema.group], rows)[self.schema.group]
+            return splitting.group_numbers(cells, self.source.origin(rows))
+        return self.source.origin(rows)
+
+    def identities(self, name: str, rows: Rows) -> Int[NDArray[np.int64], "rows"]:
+        """An integer for each row, equal where a field's value is the same file, text or bytes.
+
+        Values that are neither are the same in the rows of one original row.
+        """
+        entry = self.schema[name]
+        origin = self.source.origin(rows).tolist()
+        if entry.columns:
+            return np.asarray(origin)
+        column = entry.source_columns[0]
+        cells = self.source.columns([column], rows)[column]
+        numbers = [
+            splitting.name_number(cell) if isinstance(cell, (str, bytes, Path)) and cell else row
+            for cell, row in zip(cells, origin, strict=True)
+        ]
+        return np.asarray(numbers, dtype=np.int64)
+
+    def columns(self, names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
+        """Raw cells of columns.
+
+        Raises:
+            UserError: there is no such column.
+        """
+        for name in names:
+            if name not in self.source.column_names:
+                raise UserError(
+                    f"{self.name}: there is no column '{name}'. "
+                    + did_you_mean(name, self.source.column_names)
+                )
+        return self.source.columns(names, rows)
+
+    def raw(self, names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
+        """The raw values of fields: for a table, mappings from column to cell; None where hidden."""
+        fields = [self.schema[name] for name in names]
+        needed = [column for entry in fields for column in entry.source_columns]
+        hiding = [entry for entry in self.missing if entry.field in names]
+        needed += [entry.column for entry in hiding if entry.column is not None]
+        there = [name for name in dict.fromkeys(needed) if name in self.source.column_names]
+        cells = self.source.columns(there, rows)
+        cells |= {name: [None] * len(rows) for name in needed if name not in cells}
+        values = {entry.name: self._values(entry, cells) for entry in fields}
+        for entry in hiding:
+            condition = None if entry.column is None else cells[entry.column]
+            for place in np.flatnonzero(entry.hidden(rows, condition, self.seed)):
+                values[entry.field][place] = None
+        return values
+
+    def _values(self, entry: Field, cells: Mapping[str, list[Any]]) -> list[Any]:
+        if entry.columns:
+            rows = zip(*(cells[column] for column in entry.columns), strict=True)
+            return [dict(zip(entry.columns, row, strict=True)) for row in rows]
+        values = list(cells[entry.source_columns[0]])
+        if holds_paths(entry):
+            root = self.source.root
+            return [_located(root, value) for value in values]
+        return values
+
+    def texts(self, limit: int) -> Iterator[str]:
+        """Texts of training rows, spread over them; what the tokenizer learns from."""
+        fields = [f for f in self.schema.find(modality="text") if f.role != "ignore"]
+        rows = _spread(self.rows("train"), limit)
+        for chunk in _chunks(rows):
+            raws = self.raw([entry.name for entry in fields], chunk)
+            for entry in fields:
+                modality = get_modality(entry.modality)
+                view = modality.View()
+                for cell in raws[entry.name]:
+                    try:
+                        values = _entries(cell, entry, modality)
+                        yield from (modality.decode(value, entry, view) for value in values)
+                    except BadValue:
+                        continue  # the row is set aside, with the reason, when it is its turn
+
+    def fit(self) -> Data:
+        """The same data, with what the modalities learn from the training rows in the schema.
+
+        Raises:
+            UserError: there are no training rows; a field is empty in all of them; a label has one
+                class or value only.
+        """
+        rows = self.rows("train")
+        if not len(rows):
+            raise UserError(f"{self.name}: there are no training rows")
+        used = [entry for entry in self.schema if entry.role != "ignore"]
+        self._check_present(used, rows)
+        learning = [entry for entry in used if type(get_modality(entry.modality)).fit is not Modality.fit]
+        values: dict[str, list[Any]] = {entry.name: [] for entry in learning}
+        if learning:
+            for chunk in _chunks(_spread(rows, self.source.most_scanned)):
+                for name, cells in self.raw(list(values), chunk).items():
+                    values[name] += [None if isinstance(c, Broken) else c for c in cells]
+        fitted = []
+        for entry in learning:
+            learned = get_modality(entry.modality).fit(entry, iter(values[entry.name]))
+            fitted.append(entry.replace(fitted=learned))
+            if entry.role in ("label", "answer"):
+                _check_varied(self.name, entry, values[entry.name])
+        return replace(self, schema=self.schema.replace(*fitted))
+
+    def _check_present(self, fields: Sequence[Field], rows: Rows) -> None:
+        waiting = list(fields)
+        for chunk in (_spread(rows, _PROBE_ROWS), *_chunks(rows)):
+            raws = self.raw([entry.name for entry in waiting], chunk)
+            waiting = [entry for entry in waiting if not any(map(_filled, raws[entry.name]))]
+            if not waiting:
+                return
+        names = ", ".join(f"'{entry.name}' (column {entry.source_columns[0]})" for entry in waiting)
+        raise UserError(
+            f"{self.name}: empty in all {len(rows)} training rows: {names}. Give the field the role "
+            "'ignore' in the schema, or check its column"
+        )
+
+    def sample(self, row: int, views: Mapping[str, View], cache: Cache | None = None) -> Sample:
+        """One row, decoded.
+
+        Raises:
+            BadValue: one of its values cannot be used.
+        """
+        samples, faults = self.read(np.asarray([row]), views, cache)
+        if faults:
+            raise BadValue(f"row '{faults[0].key}': {faults[0].reason}")
+        return samples[0]
+
+    def read(
+        self,
+        rows: Rows,
+        views: Mapping[str, View],
+        cache: Cache | None = None,
+        augment: Augment | None = None,
+    ) -> tuple[list[Sample], list[Fault]]:
+        """Rows, decoded, and those that cannot be, with the reason.
+
+        Args:
+            rows: row numbers.
+            views: what is wanted of each field; others are not read.
+            cache: where decoded media are kept.
+            augment: called with a decoded value, its field, its view and the row.
+        """
+        raws = self.raw(list(views), rows)
+        plan = [(self.schema[name], get_modality(self.schema[name].modality)) for name in views]
+        samples, faults = [], []
+        for place, (row, key) in enumerate(zip(rows.tolist(), self.keys(rows), strict=True)):
+            values: dict[str, list[Any]] = {}
+            try:
+                for entry, modality in plan:
+                    view = views[entry.name]
+                    cached = cache if modality.cached else None
+                    decoded = []
+                    for raw in _entries(raws[entry.name][place], entry, modality):
+                        if cached is None:
+                            value = modality.decode(raw, entry, view)
+                        else:
+                            value = cached.get_or_decode(raw, modality, entry, view)
+                        decoded.append(value if augment is None else augment(value, entry, view, row))
+                    if decoded:
+                        values[entry.name] = decoded
+            except BadValue as error:
+                faults.append(Fault(key, entry.name, str(error)))
+            else:
+                samples.append(Sample(key, row, values))
+        return samples, faults
+
+    def collate(
+        self,
+        samples: Sequence[Sample],
+        views: Mapping[str, View],
+        seed: int = 0,
+        faults: Iterable[Fault] = (),
+    ) -> Batch:
+        """Decoded rows side by side; none at all is a batch of size 0."""
+        fields = {}
+        for name, view in views.items():
+            values, row, item = [], [], []
+            for place, sample in enumerate(samples):
+                entries = sample.values.get(name, ())
+                values += entries
+                row += [place] * len(entries)
+                item += range(len(entries))
+            if values:
+                entry = self.schema[name]
+                tensor, mask = get_modality(entry.modality).collate(values, entry, view)
+                fields[name] = Entries(tensor, torch.tensor(row), torch.tensor(item), mask)
+        keys = [sample.key for sample in samples]
+        index = torch.tensor([sample.index for sample in samples], dtype=torch.long)
+        return Batch(fields, keys, index, seed, tuple(faults))
+
+
+def _without_missing_columns(schema: Schema, table: Source) -> Schema:
+    """The schema without the organising columns that new rows lack."""
+    settings = ("key", "group", "split", "time")
+    lacking = [name for name in settings if getattr(schema, name) not in table.column_names]
+    return schema.replace(**dict.fromkeys(lacking))
+
+
+def check_columns(schema: Schema, table: Source, new: bool = False) -> None:
+    """Raise a `UserError` for a column the schema names and the table has not.
+
+    New rows may lack columns, but not all of them.
+    """
+    used = [entry for entry in schema if entry.role != "ignore"]
+    if new and any(set(entry.source_columns) & set(table.column_names) for entry in used):
+        return
+    for entry in used:
+        for column in entry.source_columns:
+            if column not in table.column_names:
+                raise UserError(
+                    f"{table.name}: the schema's field '{entry.name}' reads the column '{column}', "
+                    f"which is not there. {did_you_mean(column, table.column_names)}"
+                )
+    for setting in ("key", "group", "split", "time"):
+        column = getattr(schema, setting)
+        if column is not None and column not in table.column_names:
+            raise UserError(
+                f"{table.name}: the schema's '{setting}' names the column '{column}', which is not "
+                f"there. {did_you_mean(column, table.column_names)}"
+            )
+
+
+def holds_paths(entry: Field) -> bool:
+    """Whether strings in a field's column are paths: in media they are, in text if so declared."""
+    by_kind = bool(get_modality(entry.modality).suffixes) and entry.modality != "text"
+    return bool(entry.options.get("path", by_kind))
+
+
+def _located(root: Any, value: Any) -> Any:
+    if isinstance(value, str) and not is_missing(value):
+        return locate(root, value)
+    if isinstance(value, list):
+        return [_located(root, part) for part in value]
+    return value
+
+
+def _entries(raw: Any, entry: Field, modality: Modality) -> list[Any]:
+    for value in raw if isinstance(raw, list) else (raw,):
+        if isinstance(value, Broken):
+            raise BadValue(value.reason)
+    return modality.entries(raw, entry)
+
+
+def _filled(raw: Any) -> bool:
+    if isinstance(raw, Mapping):
+        return any(not is_missing(cell) for cell in raw.values())
+    if isinstance(raw, (list, tuple)):
+        return any(not is_missing(cell) for cell in raw)
+    return not is_missing(raw)
+
+
+def _check_varied(name: str, entry: Field, values: Sequence[Any]) -> None:
+    distinct = {str(value) for value in values if _filled(value)}
+    if len(distinct) == 1:
+        raise UserError(
+            f"{name}: the {entry.role} '{entry.name}' is '{distinct.pop()}' in all training rows; "
+            "there is nothing to learn. Expected two values at least"
+        )
+
+
+def _expanded(table: Source, schema: Schema) -> Source:
+    for entry in schema.find(role="target", modality="text"):
+        lengths = table.list_lengths(entry.source_columns[0])
+        if lengths is not None:
+            return Expanded(table, entry.source_columns[0], lengths)
+    return table
+
+
+def _names(table: Source, schema: Schema, origin: Rows, source: Source, rows: Rows) -> list[str]:
+    if schema.key is None:
+        return [str(row) for row in origin.tolist()]
+    cells = source.columns([schema.key], rows)[schema.key]
+    return [str(row if is_missing(c) else c) for c, row in zip(cells, origin.tolist(), strict=True)]
+
+
+def _spread(rows: Rows, limit: int) -> Rows:
+    """At most `limit` of the rows, evenly from first to last."""
+    if len(rows) <= limit:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
+
+
+def _chunks(rows: Rows) -> Iterator[Rows]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))

@@ -1,0 +1,305 @@
+"""A schema from rows: what each column is, and what it is for, with the reason for each guess."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensorium.data.sources import SPLIT_NAMES, Broken, Source
+from sensorium.modalities.base import get_modality, is_missing, modality_names
+from sensorium.modalities.cells import column_kind
+from sensorium.types import Field, Schema
+
+_ROWS = 500
+
+# Names of columns by what they are for; compared in lower case, words joined by underscores.
+_NAMES: dict[str, frozenset[str]] = {
+    role: frozenset(names.split())
+    for role, names in {
+        "split": "split fold_name subset partition",
+        "label": "label labels class classes target diagnosis category categories outcome cls y "
+        "sentiment genre species price rating score",
+        "question": "question questions query_text",
+        "answer": "answer answers response",
+        "text": "caption captions text texts report reports description descriptions sentence title "
+        "transcript transcription note notes findings impression prompt review body abstract txt",
+        "group": "group group_id patient patient_id subject subject_id speaker speaker_id user user_id "
+        "scene scene_id case case_id study study_id site hospital session session_id",
+        "kind": "question_type answer_type question_kind",
+        "time": "time date datetime timestamp created created_at",
+        "key": "id key uid uuid name index row_id sample_id image_id file_name filename __key__",
+        "path": "file_name filename file path file_path filepath image_path audio_path img img_path "
+        "image_file audio_file video_path jpg png jpeg webp wav flac mp3",
+        "boxes": "box boxes bbox bboxes objects",
+    }.items()
+}
+
+
+@dataclass
+class Guess:
+    """A guessed schema.
+
+    Attributes:
+        schema: what was guessed.
+        reasons: why, by column.
+    """
+
+    schema: Schema
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def guess_schema(source: Source) -> Guess:
+    """Guess modality and role of every column from names and a sample of rows.
+
+    The same rows give the same guess.
+    """
+    columns = _look(source)
+    organising = _organising(columns)
+    fields = _fields(columns, organising)
+    fields = _with_roles(fields, columns)
+    reasons = {column.name: column.reason for column in columns.values() if column.reason}
+    return Guess(Schema(fields=tuple(fields), **organising), reasons)
+
+
+@dataclass
+class _Column:
+    name: str
+    values: list[Any]  # of a sample of rows, without the empty ones
+    num_rows: int  # in the sample
+    modality: str = ""
+    kind: str | None = None  # if it fits into a table
+    reason: str = ""
+
+    def is_called(self, role: str) -> bool:
+        return _plain(self.name) in _NAMES[role]
+
+    @property
+    def num_distinct(self) -> int:
+        return len({str(value) for value in self.values})
+
+
+def _plain(name: str) -> str:
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return re.sub(r"[^a-z0-9]+", "_", parts.lower()).strip("_") or name
+
+
+def _look(source: Source) -> dict[str, _Column]:
+    """The columns of a sample of rows; those whose modality the source knows are not read."""
+    rows = np.unique(np.linspace(0, len(source) - 1, min(_ROWS, len(source))).astype(np.int64))
+    unknown = [name for name in source.column_names if name not in source.hints]
+    cells = source.columns(unknown, rows)
+    columns = {}
+    for name in source.column_names:
+        if name in source.hints:
+            columns[name] = _Column(name, [], len(rows), source.hints[name])
+            columns[name].reason = "known from the files"
+            continue
+        values = [v for v in cells[name] if not is_missing(v) and not isinstance(v, Broken)]
+        columns[name] = _judge(_Column(name, values, len(rows)))
+    return columns
+
+
+def _judge(column: _Column) -> _Column:
+    """Give a column its modality."""
+    values = column.values
+    if not values:
+        column.reason = "empty in all rows looked at"
+        return column
+    column.kind = column_kind(values)
+    scores = {name: get_modality(name).guess(column.name, values) for name in modality_names()}
+    if column.is_called("text") and any(isinstance(_first(v), str) for v in values):
+        scores["text"] = max(scores["text"], 0.9)
+    column.modality = max(scores, key=lambda name: scores[name])
+    if scores[column.modality] == 0.0:
+        column.modality = ""
+        column.reason = f"{_described(values[0])}: of no modality that is known"
+    else:
+        column.reason = f"its values look like {column.modality} (e.g. {_described(values[0])})"
+    return column
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, (list, tuple)) and value else value
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    text = str(value).replace("\n", " ")
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _organising(columns: Mapping[str, _Column]) -> dict[str, str]:
+    """The columns for key, group, split and time."""
+    found: dict[str, str] = {}
+
+    def take(setting: str, column: _Column, reason: str) -> None:
+        found[setting] = column.name
+        column.reason = reason
+
+    for column in columns.values():
+        if not column.values or column.is_called("label"):
+            continue
+        names = {str(value).strip().lower() for value in column.values}
+        if "split" not in found and column.is_called("split") and names <= set(SPLIT_NAMES):
+            take("split", column, "its name and values: train, validation, test")
+        elif (
+            "group" not in found
+            and column.is_called("group")
+            and 1 < column.num_distinct < len(column.values)
+        ):
+            take("group", column, "its name, and values that repeat: rows of one stay together")
+        elif "time" not in found and column.is_called("time") and column.kind == "date":
+            take("time", column, "its name and dates; --split time:" + column.name + " orders by it")
+    media = [c for c in columns.values() if _is_media(c) and all(isinstance(v, (str, Path)) for v in c.values)]
+    for column in [*columns.values(), *media]:
+        distinct = column.values and column.num_distinct == len(column.values) == column.num_rows
+        plain = all(isinstance(value, (str, int, Path)) for value in column.values)
+        if "key" not in found and distinct and plain and (column.is_called("key") or column in media):
+            found["key"] = column.name
+            if column not in media:
+                column.reason = "its name, and a value of its own in each row: names the row"
+    if "group" not in found:
+        for column in media:
+            if column.values and column.num_distinct < len(column.values):
+                found["group"] = column.name
+                break
+    return found
+
+
+def _is_media(column: _Column) -> bool:
+    return column.modality not in ("", "text") and bool(get_modality(column.modality).suffixes)
+
+
+def _fields(columns: Mapping[str, _Column], organising: Mapping[str, str]) -> list[Field]:
+    """A field for each column, and one table field for numbers, categories and dates."""
+    taken = {organising.get(setting) for setting in ("key", "group", "split")}
+    fields: list[Field] = []
+    cells: dict[str, str] = {}
+    for column in columns.values():
+        if column.name in taken and not _is_media(column):
+            continue
+        if not column.modality:
+            fields.append(Field(name=column.name, modality="text", role="ignore"))
+        elif _is_media(column):
+            fields.append(_media_field(column, fields))
+        elif any(column.is_called(role) for role in ("label", "answer", "question", "kind")):
+            fields.append(Field(name=column.name, modality=_label_modality(column)))
+        elif column.num_distinct == 1 and column.num_rows > 1 and column.values:
+            column.reason = f"the same in all rows looked at ({_described(column.values[0])})"
+            fields.append(Field(name=column.name, modality=column.modality, role="ignore"))
+        elif _is_code(column):
+            column.reason = "a value of its own in each row, and no text: says nothing of the row"
+            fields.append(Field(name=column.name, modality="text", role="ignore"))
+        elif column.kind is not None and column.modality in ("number", "category", "table", "text"):
+            if column.modality == "text" and (column.is_called("text") or not _repeats(column)):
+                fields.append(_text_field(column))
+                continue
+            cells[column.name] = column.kind
+            column.reason = f"a {column.kind}: gathered in the table"
+        elif column.modality == "text":
+            fields.append(_text_field(column))
+        else:
+            fields.append(Field(name=column.name, modality=column.modality))
+    if cells:
+        name = "table" if all(f.name != "table" for f in fields) else "table_cells"
+        fields.append(Field(name=name, modality="table", columns=cells))
+    return fields
+
+
+def _media_field(column: _Column, fields: Iterable[Field]) -> Field:
+    """A medium; a column with a name that says only that it's a file is called by its modality."""
+    taken = {entry.name for entry in fields}
+    name = column.name
+    if column.is_called("path") and column.modality not in taken:
+        name = column.modality
+    return Field(
+        name=name, modality=column.modality, column=None if name == column.name else column.name
+    )
+
+
+def _text_field(column: _Column) -> Field:
+    options = {}
+    strings = [value for value in column.values if isinstance(value, str)]
+    suffixes = get_modality("text").suffixes
+    if strings and all(Path(s).suffix.lower() in suffixes and "\n" not in s for s in strings):
+        options = {"path": True}
+        column.reason = "names text files"
+    name = "text" if column.is_called("path") or column.name == "txt" else column.name
+    return Field(
+        name=name,
+        modality="text",
+        column=None if name == column.name else column.name,
+        options=options,
+    )
+
+
+def _label_modality(column: _Column) -> str:
+    if column.is_called("question"):
+        return "text"
+    if column.is_called("answer"):
+        return "category" if column.modality != "text" or _repeats(column) else "text"
+    if column.modality in ("categories", "number"):
+        return column.modality
+    if column.modality == "text" and not _repeats(column):
+        return "text"
+    return "category"
+
+
+def _repeats(column: _Column) -> bool:
+    return 2 * column.num_distinct <= len(column.values)
+
+
+def _is_code(column: _Column) -> bool:
+    """Whether each row has a value of its own that isn't language or a measurement."""
+    if column.num_distinct < len(column.values) or len(column.values) < 3:
+        return False
+    if column.is_called("key") or _plain(column.name).endswith(("_id", "_key", "_uid")):
+        return all(isinstance(value, (str, int)) for value in column.values)
+    return False
+
+
+def _with_roles(fields: list[Field], columns: Mapping[str, _Column]) -> list[Field]:
+    """The fields with roles, boxes tied to their image."""
+
+    def called(entry: Field, role: str) -> bool:
+        column = columns.get(entry.source_columns[0])
+        return column is not None and not entry.columns and column.is_called(role)
+
+    used = [entry for entry in fields if entry.role != "ignore"]
+    roles: dict[str, str] = {}
+    questions = [entry for entry in used if called(entry, "question")]
+    answers = [entry for entry in used if called(entry, "answer")]
+    if questions and answers:
+        roles = {questions[0].name: "question", answers[0].name: "answer"}
+        roles |= {entry.name: "group" for entry in used if called(entry, "kind")}
+    labels = [entry for entry in used if called(entry, "label") and entry.modality != "text"]
+    if labels and not roles:
+        roles[labels[0].name] = "label"
+    media = [e for e in used if get_modality(e.modality).suffixes and e.modality != "text"]
+    texts = [entry for entry in used if entry.modality == "text" and entry.name not in roles]
+    texts.sort(key=lambda entry: not called(entry, "text"))
+    if not roles and len(media) + len(texts) >= 2:
+        sides = [*media, *texts] if not texts or not media else [media[0], texts[0]]
+        roles = {sides[0].name: "query", sides[1].name: "target"}
+    images = [entry for entry in media if entry.modality == "image"]
+    result = []
+    for entry in fields:
+        role = roles.get(entry.name, entry.role)
+        of = images[0].name if entry.modality == "boxes" and images else None
+        result.append(entry.replace(role=role, of=of))
+        column = columns.get(entry.source_columns[0])
+        if entry.name in roles and column is not None:
+            column.reason += f"; {role} by " + _role_reason(role)
+    return result
+
+
+def _role_reason(role: str) -> str:
+    if role in ("query", "target"):
+        return "being one side of a pair, with no label or question in the rows"
+    return "its name"

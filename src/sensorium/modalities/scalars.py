@@ -1,0 +1,243 @@
+"""One class, several classes, or one number for each entry."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sensorium.modalities.base import Modality, is_missing
+from sensorium.modalities.cells import is_number, to_class, to_list, to_number
+from sensorium.types import BadValue, Field
+from sensorium.types.names import did_you_mean
+
+NumberLike = (bool, int, float, np.bool_, np.integer, np.floating)
+
+
+class Code(int):
+    """The decoded form of a class, told apart from a raw whole number that names one."""
+
+
+def class_names(field: Field) -> list[str]:
+    """The classes of a field, in the order of their codes.
+
+    Raises:
+        ValueError: the field was not fitted.
+    """
+    if "classes" not in field.fitted:
+        raise ValueError(f"field '{field.name}' was not fitted to training rows")
+    names: list[str] = field.fitted["classes"]
+    return names
+
+
+class _Classes(Modality):
+    """What `Category` and `Categories` share: names and their codes."""
+
+    def __init__(self) -> None:
+        self._codes: dict[int, tuple[list[str], dict[str, int]]] = {}
+
+    def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
+        """The classes that occur, or the option `classes` if the order of codes matters."""
+        if "classes" in field.options:
+            return {"classes": [to_class(name) for name in field.options["classes"]]}
+        found = {name for raw in values for name in self._names(raw, field)}
+        return {"classes": sorted(found, key=_natural)}
+
+    def _names(self, raw: Any, field: Field) -> list[str]:
+        raise NotImplementedError
+
+    def _code(self, name: str, field: Field) -> int:
+        # A list cannot be a key, and hashing its content for every value would be slow. The list is
+        # kept, so that its id stays its own.
+        names = class_names(field)
+        if id(names) not in self._codes:
+            self._codes[id(names)] = (names, {n: code for code, n in enumerate(names)})
+        code = self._codes[id(names)][1].get(name)
+        if code is None:
+            raise BadValue(
+                f"field '{field.name}': no training row has the class '{name}'. "
+                + did_you_mean(name, names)
+            )
+        return code
+
+
+class Category(_Classes):
+    """One of several classes; a list in a cell gives one class for each entry it is `of`.
+
+    Option `classes`: their names in the order of the codes; else those of the training rows, sorted.
+    """
+
+    name = "category"
+
+    def guess(self, column: str, values: Sequence[Any]) -> float:
+        """Values that repeat: text, truth values, or few different whole numbers."""
+        cells = [value for cell in values for value in _flat(cell)]
+        if not cells or not all(isinstance(cell, (str, *NumberLike)) for cell in cells):
+            return 0.0
+        distinct = len({to_class(cell) for cell in cells})
+        if all(isinstance(cell, (bool, np.bool_)) for cell in cells):
+            return 0.95
+        if all(is_number(cell) for cell in cells):
+            whole = all(float(to_number(cell, column)).is_integer() for cell in cells)
+            return 0.8 if whole and distinct <= 20 and len(cells) >= 3 * distinct else 0.1
+        return 0.85 * (1 - distinct / len(cells))
+
+    def _names(self, raw: Any, field: Field) -> list[str]:
+        return [to_class(value) for value in self.entries(raw, field)]
+
+    def decode(self, raw: Any, field: Field, view: Any) -> Code:
+        """The code of a class.
+
+        Raises:
+            BadValue: no training row has it.
+        """
+        return Code(self._code(to_class(raw), field))
+
+    def collate(
+        self, values: Sequence[Code], field: Field, view: Any
+    ) -> tuple[Int[Tensor, "entries"], None]:
+        """Codes."""
+        return torch.tensor(values, dtype=torch.long), None
+
+    def show(self, value: Any, field: Field) -> str:
+        """The name of a class."""
+        return class_names(field)[value] if isinstance(value, Code) else to_class(value)
+
+
+class Categories(_Classes):
+    """Any number of classes for one entry: a list, or text such as `cat;dog`.
+
+    Options: `separator` (`;`), and `classes` as for `Category`. An empty list means none of them.
+    """
+
+    name = "categories"
+
+    def guess(self, column: str, values: Sequence[Any]) -> float:
+        """Lists of short texts that repeat, or texts of such with a separator."""
+        cells = [cell for cell in values if isinstance(cell, (list, tuple))]
+        if not cells:
+            cells = [c.split(";") for c in values if isinstance(c, str) and c.strip()]
+        names = [name for cell in cells for name in cell]
+        several = sum(len(cell) > 1 for cell in cells)
+        if several < 0.2 * len(cells) or not all(isinstance(n, str) for n in names) or not names:
+            return 0.0
+        if max(len(name.split()) for name in names) > 3:
+            return 0.0
+        return 0.9 * (1 - len(set(names)) / len(names))
+
+    def entries(self, raw: Any, field: Field) -> list[Any]:
+        """The cell as a whole is the entry."""
+        return [] if is_missing(raw) else [raw]
+
+    def _names(self, raw: Any, field: Field) -> list[str]:
+        if is_missing(raw):
+            return []
+        if isinstance(raw, str) and not raw.lstrip().startswith("["):
+            raw = raw.split(field.options.get("separator", ";"))
+        return [to_class(name) for name in to_list(raw, field.name) if not is_missing(name)]
+
+    def decode(self, raw: Any, field: Field, view: Any) -> Float[np.ndarray, "classes"]:
+        """1 for each class it has.
+
+        Raises:
+            BadValue: no training row has one of them.
+        """
+        hot = np.zeros(len(class_names(field)), dtype=np.float32)
+        hot[[self._code(name, field) for name in self._names(raw, field)]] = 1
+        return hot
+
+    def collate(
+        self, values: Sequence[Float[np.ndarray, "classes"]], field: Field, view: Any
+    ) -> tuple[Float[Tensor, "entries classes"], None]:
+        """Ones and zeros."""
+        return torch.from_numpy(np.stack(values)), None
+
+    def show(self, value: Any, field: Field) -> str:
+        """The names, with commas."""
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            names = class_names(field)
+            return ", ".join(names[code] for code in np.flatnonzero(value))
+        return ", ".join(self._names(value, field))
+
+
+class Number(Modality):
+    """A number, as it is; systems find the mean and the spread of training rows in `fitted`.
+
+    Option `decimal`: `,` if text has the decimal comma.
+    """
+
+    name = "number"
+
+    def guess(self, column: str, values: Sequence[Any]) -> float:
+        """Numbers, or text that reads as such; fractions are the surest."""
+        cells = [value for cell in values for value in _flat(cell)]
+        if not cells or not all(is_number(cell) for cell in cells):
+            return 0.0
+        whole = all(to_number(cell, column).is_integer() for cell in cells)
+        return 0.7 if whole else 0.9
+
+    def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
+        """Mean and standard deviation (1 if all are equal)."""
+        cells = [cell for raw in values for cell in self.entries(raw, field)]
+        return spread([number for cell in cells if (number := self._try(cell, field)) is not None])
+
+    def _try(self, raw: Any, field: Field) -> float | None:
+        try:
+            return self.decode(raw, field, None)
+        except BadValue:  # the row will be set aside when it is loaded
+            return None
+
+    def decode(self, raw: Any, field: Field, view: Any) -> float:
+        """The number.
+
+        Raises:
+            BadValue: it is none, or not finite.
+        """
+        return to_number(raw, field.column or field.name, field.options.get("decimal", "."))
+
+    def collate(
+        self, values: Sequence[float], field: Field, view: Any
+    ) -> tuple[Float[Tensor, "entries"], None]:
+        """Numbers."""
+        return torch.tensor(values, dtype=torch.float32), None
+
+    def show(self, value: Any, field: Field) -> str:
+        """The number with four digits; what is none, as it is."""
+        number = self._try(value, field)
+        return str(value) if number is None else f"{number:.4g}"
+
+
+def spread(numbers: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation; 0 and 1 where there is nothing to measure."""
+    if not numbers:
+        return {"mean": 0.0, "std": 1.0}
+    values = np.asarray(numbers, dtype=np.float64)
+    mean, std = float(values.mean()), float(values.std())
+    # Equal fractions have a spread of rounding errors, which must not be blown up to 1.
+    return {"mean": mean, "std": std if std > 1e-9 * np.abs(values).max() else 1.0}
+
+
+def most_frequent(names: Iterable[str], limit: int) -> list[str]:
+    """Names by falling frequency, equals by name."""
+    counts = Counter(names)
+    return sorted(counts, key=lambda name: (-counts[name], name))[:limit]
+
+
+def _natural(name: str) -> tuple[bool, float, str]:
+    """Numbers by size before text by letters, so that 10 follows 9."""
+    try:
+        number = float(name)
+    except ValueError:
+        number = math.nan
+    return (False, number, name) if math.isfinite(number) else (True, 0.0, name)
+
+
+def _flat(cell: Any) -> list[Any]:
+    values = cell if isinstance(cell, (list, tuple)) else [cell]
+    return [value for value in values if not is_missing(value)]

@@ -1,0 +1,78 @@
+"""What an encoder is, and how the entries of a field become tokens or vectors of its rows."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from sensorium.modalities.base import View
+from sensorium.nn.pooling import Pooling, pool
+from sensorium.types import Batch, Field, Tokens, pack
+
+Encoded = tuple[Float[Tensor, "entries tokens width"], Bool[Tensor, "entries tokens"] | None]
+
+
+class Encoder(nn.Module):
+    """Entries of one field to sequences of vectors.
+
+    It sees the entries that are there and nothing else: a row without the field costs nothing.
+
+    Attributes:
+        width: of the vectors it gives.
+        view: what it wants of the raw values; a system passes it on from `views`.
+        pooling: how its vectors become one, unless a system has a reason to do otherwise.
+    """
+
+    width: int
+    view: View
+    pooling: Pooling = "mean"
+
+    def __init__(self, width: int, view: View) -> None:
+        super().__init__()
+        self.width = width
+        self.view = view
+
+    def forward(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None = None,
+    ) -> Encoded:
+        """The vectors of each entry, and which are real (None if all are)."""
+        raise NotImplementedError
+
+
+def encode_field(encoder: Encoder, batch: Batch, field: Field) -> Tokens:
+    """The tokens of a field for each row of a batch: those of all its entries, side by side.
+
+    Rows without the field get no token; if no row has it, the stream has length 0.
+    """
+    if field.name not in batch or len(batch[field.name]) == 0:
+        return _nothing(encoder, batch)
+    entries = batch[field.name]
+    values, mask = encoder(entries.values, entries.mask)
+    return pack(values, mask, entries.row, entries.item, batch.size, field.modality)
+
+
+def embed_field(
+    encoder: Encoder, batch: Batch, field: Field, pooling: Pooling | None = None
+) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, "batch"]]:
+    """One vector for each row (zeros for rows without the field), and which rows have the field.
+
+    An entry is pooled by itself; a row with several entries gets their mean.
+    """
+    present = batch.present(field.name)
+    if field.name not in batch or len(batch[field.name]) == 0:
+        return _nothing(encoder, batch).mean(), present
+    entries = batch[field.name]
+    values, mask = encoder(entries.values, entries.mask)
+    vectors = pool(values, mask, pooling or encoder.pooling)
+    total = vectors.new_zeros(batch.size, vectors.shape[1]).index_add(0, entries.row, vectors)
+    return total / entries.counts(batch.size).clamp(min=1).unsqueeze(1), present
+
+
+def _nothing(encoder: Encoder, batch: Batch) -> Tokens:
+    """Tokens of no length, for a batch in which no row has the field."""
+    weight = next(encoder.parameters())
+    values = weight.new_zeros(batch.size, 0, encoder.width)
+    mask = weight.new_zeros(batch.size, 0, dtype=bool)  # type: ignore[call-overload]
+    return Tokens(values, mask)

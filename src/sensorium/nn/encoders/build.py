@@ -1,0 +1,89 @@
+"""One function that finds the encoder for a field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Bool, Shaped
+from torch import Tensor, nn
+
+from sensorium.modalities.base import View, get_modality
+from sensorium.modalities.text import TextView, Tokenizer
+from sensorium.nn.encoders.audio import AudioEncoder
+from sensorium.nn.encoders.base import Encoded, Encoder
+from sensorium.nn.encoders.image import ImageEncoder
+from sensorium.nn.encoders.scalars import BoxEncoder, CategoryEncoder, GeneralEncoder
+from sensorium.nn.encoders.table import TableEncoder
+from sensorium.nn.encoders.text import TextEncoder
+from sensorium.types import Field, UserError
+
+OWN: dict[str, type[Encoder]] = {
+    "audio": AudioEncoder,
+    "boxes": BoxEncoder,
+    "category": CategoryEncoder,
+    "image": ImageEncoder,
+    "table": TableEncoder,
+    "text": TextEncoder,
+}
+"""The encoders that come with the library; any other modality gets the general one."""
+
+
+class PluggedEncoder(Encoder):
+    """The module that a modality brings itself."""
+
+    def __init__(self, module: nn.Module, view: View, width: int) -> None:
+        super().__init__(width, view)
+        self.module = module
+
+    def forward(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None = None,
+    ) -> Encoded:
+        """What the module gives."""
+        encoded: Encoded = self.module(values, mask)
+        return encoded
+
+
+def build_encoder(
+    field: Field,
+    *,
+    width: int,
+    depth: int = 2,
+    heads: int = 4,
+    spec: str | None = None,
+    view: View | None = None,
+    tokenizer: Tokenizer | None = None,
+    **settings: Any,
+) -> Encoder:
+    """The encoder of a field's entries.
+
+    Args:
+        field: with its modality, and what that learned from the training rows.
+        width: of the vectors it gives; a pretrained tower of another width gets a linear map.
+        depth: layers of a tower from scratch.
+        heads: of its attention.
+        spec: `hf:NAME_OR_PATH`, a pretrained tower of `transformers`; None for one from scratch.
+        view: what it reads, if not the modality's default; a pretrained tower says so itself.
+        tokenizer: for text from scratch, unless the view has one.
+        settings: of the modality's own encoder, see there.
+
+    Raises:
+        UserError: the spec cannot be read, or is no tower for this modality.
+    """
+    if spec is not None:
+        kind, _, name = spec.partition(":")
+        if kind != "hf" or not name:
+            raise UserError(f"encoder of '{field.name}': expected 'hf:NAME_OR_PATH', not '{spec}'")
+        from sensorium.nn.pretrained import pretrained_encoder
+
+        return pretrained_encoder(name, field, width)
+    modality = get_modality(field.modality)
+    view = view or modality.View()
+    plugged = modality.encoder(field, width)
+    if plugged is not None:
+        return PluggedEncoder(plugged, view, width)
+    if isinstance(view, TextView) and view.tokenizer is None:
+        view = view.model_copy(update={"tokenizer": tokenizer})
+    own = OWN.get(field.modality, GeneralEncoder)
+    return own(field, view, width, depth, heads, **settings)  # type: ignore[arg-type,call-arg]

@@ -1,0 +1,223 @@
+"""The words of the playground in four languages, and text that remembers what it names.
+
+Names come without gender, so templates have no articles and no inflection: "katze links von rotes
+herz" is not good German, but it is regular, true and different from the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from sensorium.playground.world import COLOURS, RELATIONS
+
+
+@dataclass(frozen=True)
+class Language:
+    """The words and templates of one language.
+
+    In templates {a} and {b} are things, {c} is a colour.
+    """
+
+    colours: dict[str, str]
+    relations: dict[str, str]
+    separator: str
+    small: str
+    big: str
+    on_tile: str
+    background: str
+    questions: dict[str, str]
+    answers: dict[str, str]
+    junk: tuple[str, ...]
+
+    def answer(self, key: str) -> str:
+        """The word for "yes", "left", "red", ...; numbers stay as they are."""
+        return self.answers.get(key) or self.colours.get(key) or key
+
+
+def _colours(*words: str) -> dict[str, str]:
+    return dict(zip(COLOURS, words, strict=True))
+
+
+def _relations(*templates: str) -> dict[str, str]:
+    return dict(zip(RELATIONS, templates, strict=True))
+
+
+def _answers(*words: str) -> dict[str, str]:
+    return dict(zip(("yes", "no", *RELATIONS), words, strict=True))
+
+
+WORDS = {
+    "en": Language(
+        colours=_colours(*COLOURS),
+        relations=_relations(
+            "{a} left of {b}", "{a} right of {b}", "{a} above {b}", "{a} below {b}"
+        ),
+        separator=", ",
+        small="small {a}",
+        big="big {a}",
+        on_tile="{a} on {c}",
+        background="{c} background",
+        questions={
+            "exists": "is there any {a}?",
+            "negation": "is there no {a}?",
+            "count": "how many things?",
+            "colour": "what colour is the background?",
+            "tile": "what colour is under {a}?",
+            "relation": "where is {a} seen from {b}?",
+        },
+        answers=_answers("yes", "no", "left", "right", "above", "below"),
+        junk=(
+            "photo",
+            "free download",
+            "HD",
+            "best price",
+            "new",
+            "stock",
+            "buy now",
+            "lol",
+            "2021",
+            "cute",
+            "wallpaper",
+            "click here",
+        ),
+    ),
+    "de": Language(
+        colours=_colours("rot", "orange", "gelb", "grün", "blau", "lila", "weiß", "schwarz"),
+        relations=_relations(
+            "{a} links von {b}", "{a} rechts von {b}", "{a} über {b}", "{a} unter {b}"
+        ),
+        separator=", ",
+        small="{a} (klein)",
+        big="{a} (groß)",
+        on_tile="{a} auf {c}",
+        background="Hintergrund {c}",
+        questions={
+            "exists": "gibt es {a}?",
+            "negation": "fehlt {a}?",
+            "count": "wie viele Dinge?",
+            "colour": "welche Farbe hat der Hintergrund?",
+            "tile": "welche Farbe ist unter {a}?",
+            "relation": "wo ist {a} von {b} aus?",
+        },
+        answers=_answers("ja", "nein", "links", "rechts", "oben", "unten"),
+        junk=(
+            "Foto",
+            "gratis",
+            "HD",
+            "Bestpreis",
+            "neu",
+            "jetzt kaufen",
+            "lol",
+            "2021",
+            "süß",
+            "Hintergrundbild",
+            "hier klicken",
+        ),
+    ),
+    "id": Language(
+        colours=_colours("merah", "oranye", "kuning", "hijau", "biru", "ungu", "putih", "hitam"),
+        relations=_relations(
+            "{a} di kiri {b}", "{a} di kanan {b}", "{a} di atas {b}", "{a} di bawah {b}"
+        ),
+        separator=", ",
+        small="{a} kecil",
+        big="{a} besar",
+        on_tile="{a} beralas {c}",
+        background="latar {c}",
+        questions={
+            "exists": "ada {a}?",
+            "negation": "tidak ada {a}?",
+            "count": "ada berapa benda?",
+            "colour": "apa warna latar?",
+            "tile": "apa warna alas {a}?",
+            "relation": "di mana {a} dilihat dari {b}?",
+        },
+        answers=_answers("ya", "tidak", "kiri", "kanan", "atas", "bawah"),
+        junk=(
+            "foto",
+            "gratis",
+            "HD",
+            "harga terbaik",
+            "baru",
+            "beli sekarang",
+            "wkwk",
+            "2021",
+            "lucu",
+            "klik di sini",
+        ),
+    ),
+    "zh": Language(
+        colours=_colours("红色", "橙色", "黄色", "绿色", "蓝色", "紫色", "白色", "黑色"),
+        relations=_relations("{a}在{b}左边", "{a}在{b}右边", "{a}在{b}上方", "{a}在{b}下方"),
+        separator="，",
+        small="小的{a}",
+        big="大的{a}",
+        on_tile="{c}底上的{a}",
+        background="{c}背景",
+        questions={
+            "exists": "有{a}吗？",
+            "negation": "没有{a}吗？",
+            "count": "有几样东西？",
+            "colour": "背景是什么颜色？",
+            "tile": "{a}下面是什么颜色？",
+            "relation": "{a}在{b}的哪边？",
+        },
+        answers=_answers("是", "否", "左边", "右边", "上方", "下方"),
+        junk=(
+            "图片",
+            "免费下载",
+            "高清",
+            "最低价",
+            "新款",
+            "点击购买",
+            "哈哈",
+            "2021",
+            "可爱",
+            "壁纸",
+        ),
+    ),
+}
+
+
+class Phrase(NamedTuple):
+    """Text and the places where it names things.
+
+    Attributes:
+        text: what is read.
+        spans: (thing, start, end) for each name in it.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int, int], ...] = ()
+
+
+def naming(thing: int, name: str) -> Phrase:
+    """The name of a thing, as a phrase that knows whose name it is."""
+    return Phrase(name, ((thing, 0, len(name)),))
+
+
+@lru_cache(maxsize=1024)
+def _pieces(template: str) -> tuple[str, ...]:
+    return tuple(re.split(r"\{(\w)\}", template))
+
+
+def fill(template: str, **slots: Phrase) -> Phrase:
+    """Put phrases into the {letters} of a template; the spans move along."""
+    pieces = _pieces(template)
+    return join([Phrase(p) if i % 2 == 0 else slots[p] for i, p in enumerate(pieces)], "")
+
+
+def join(phrases: Sequence[Phrase], separator: str) -> Phrase:
+    """Phrases one after the other; the spans move along."""
+    texts: list[str] = []
+    spans: list[tuple[int, int, int]] = []
+    length = 0
+    for phrase in phrases:
+        spans += [(thing, start + length, end + length) for thing, start, end in phrase.spans]
+        texts.append(phrase.text)
+        length += len(phrase.text) + len(separator)
+    return Phrase(separator.join(texts), tuple(spans))

@@ -1,0 +1,135 @@
+"""The folder of a run: what is in it, who may write it, and how it is read back.
+
+    run.json           what was run: system, size, data, seed, versions, progress, cost
+    config.yaml        settings of the system and of training
+    schema.yaml        fields with roles, and what was fitted on the training rows
+    tokenizer/         for text
+    model.safetensors  the weights that are evaluated
+    metrics.jsonl      losses and rates by step
+    checkpoints/       what a killed run resumes from
+    quarantine.jsonl   rows that were set aside, and why
+    evaluation.json    scores on the test rows
+    report.html        the same for people
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sensorium.types import Fault, UserError
+
+FORMAT = 1
+
+
+class RunFolder:
+    """Paths and small files of a run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.run_file = self.path / "run.json"
+        self.config_file = self.path / "config.yaml"
+        self.schema_file = self.path / "schema.yaml"
+        self.tokenizer = self.path / "tokenizer"
+        self.model_file = self.path / "model.safetensors"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.quarantine_file = self.path / "quarantine.jsonl"
+        self.evaluation_file = self.path / "evaluation.json"
+        self.scores_file = self.path / "scores.safetensors"
+        self.report_file = self.path / "report.html"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be made or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write the folder {self.path}: {error.strerror or error}. "
+                "Choose another with --out"
+            ) from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one run; a second one is refused.
+
+        Raises:
+            UserError: another process is writing it.
+        """
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"another run is writing {self.path}; wait for it or choose another folder"
+                ) from None
+            yield
+
+    def read_run(self) -> dict[str, Any]:
+        """What `run.json` says.
+
+        Raises:
+            UserError: this is no run folder, or one of a later version of the library.
+        """
+        if not self.run_file.is_file():
+            raise UserError(f"{self.path} is not a run folder: it has no run.json")
+        run: dict[str, Any] = json.loads(self.run_file.read_text())
+        if run.get("format", 0) > FORMAT:
+            raise UserError(
+                f"{self.path} was written by a later version of sensorium "
+                f"(format {run['format']}, this one reads up to {FORMAT}); upgrade sensorium"
+            )
+        return run
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        self._append(self.metrics_file, [line])
+
+    def append_faults(self, faults: Iterable[Fault]) -> None:
+        """Add lines to `quarantine.jsonl`."""
+        self._append(self.quarantine_file, [vars(fault) for fault in faults])
+
+    def _append(self, path: Path, lines: list[dict[str, Any]]) -> None:
+        try:
+            with path.open("a") as file:
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror or error}. Free some space and run the same "
+                "command again: it resumes from the last checkpoint"
+            ) from None
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; one cut short by a kill is left out."""
+        return list(_json_lines(self.metrics_file))
+
+    def read_faults(self) -> list[Fault]:
+        """The rows that were set aside, each once."""
+        return list(dict.fromkeys(Fault(**line) for line in _json_lines(self.quarantine_file)))
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the lines after a step, before a run resumes there."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        if self.metrics_file.exists():
+            self.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue

@@ -1,0 +1,460 @@
+"""The training loop: stages, exact losses over micro-batches and processes, exact resume.
+
+Everything random is a function of (seed, step) or (seed, row), never of what happened before; so a
+run that was killed ends with the same weights, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sensorium.data import Data, MediaCache, read_batches, train_batches
+from sensorium.systems.base import System
+from sensorium.training import checkpoints
+from sensorium.training.budget import Budget
+from sensorium.training.checkpoints import Progress
+from sensorium.training.files import read_tensors, write_tensors
+from sensorium.training.folder import RunFolder
+from sensorium.training.optimizer import (
+    WeightAverage,
+    build_optimizer,
+    learning_rate,
+    select_trained,
+    set_learning_rate,
+)
+from sensorium.training.options import TrainingOptions
+from sensorium.types import Batch, Loss, MissingExtra, Stage, UserError, draws
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PROBE_STEPS = 6
+ROWS_BEFORE_FAULT_SHARE = 100
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """The user pressed Ctrl-C; a checkpoint was written."""
+
+
+@dataclass
+class Trainer:
+    """Carries out a run.
+
+    Attributes:
+        system: what is trained.
+        data: fitted, with its splits.
+        folder: where the run is kept.
+        budget: over all stages.
+        seed: of all draws.
+        options: settings of the run.
+        device: `cpu` or `cuda`; None for the best there is.
+        cache: of decoded media.
+        report: called with each line of metrics, for a progress bar.
+    """
+
+    system: System
+    data: Data
+    folder: RunFolder
+    budget: Budget
+    seed: int = 0
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    device: str | None = None
+    cache: MediaCache | None = None
+    report: Callable[[dict[str, Any]], None] = lambda line: None
+
+    def run(self) -> Progress:
+        """Train through all stages, resuming from the newest checkpoint if there is one.
+
+        Raises:
+            UserError: a loss is not a number, too many rows are unusable, or the disk is full.
+            Interrupted: Ctrl-C; the run can be resumed.
+        """
+        self.accelerator = build_accelerator(self.device)
+        self.system.to(self.accelerator.device)
+        self.stages = [self.options.applied_to(stage) for stage in self.system.stages()]
+        self.progress = Progress()
+        self.writer = self._tensorboard()
+        checkpoint = checkpoints.latest_checkpoint(self.folder.checkpoints)
+        if checkpoint is not None:
+            self.progress = checkpoints.load_progress(checkpoint)
+            checkpoints.load_model(checkpoint, self.system)
+            self.folder.cut_metrics(self.progress.step)
+        average = None
+        with _interruption() as self.interrupted:
+            for number in range(self.progress.stage, len(self.stages)):
+                if number > self.progress.stage:
+                    self.progress.stage, self.progress.stage_step = number, 0
+                    checkpoint = None
+                average = self._run_stage(self.stages[number], checkpoint)
+        if self.options.patience is not None and self._best_file.exists():
+            self.system.load_state_dict(read_tensors(self._best_file))
+        elif average is not None:
+            self.system.load_state_dict(average.applied_to(self.system.state_dict()))
+        self.accelerator.wait_for_everyone()
+        return self.progress
+
+    def _run_stage(self, stage: Stage, checkpoint: Path | None) -> WeightAverage | None:
+        """One stage, from its beginning or from a checkpoint within it."""
+        self.system.stage = stage.name
+        trained = select_trained(self.system, stage)
+        optimizer = build_optimizer(trained, stage)
+        average = WeightAverage(self.system, stage.ema) if stage.ema else None
+        model, prepared = self.accelerator.prepare(self.system, optimizer)
+        if len(self.progress.stage_steps) == self.progress.stage:
+            self._plan(stage, model)
+        if checkpoint is not None:
+            checkpoints.load_optimizer(checkpoint, trained, optimizer, average)
+        num_steps = self.progress.stage_steps[self.progress.stage]
+        validate_every = self.options.validate_every or max(1, num_steps // 10)
+        first = self.progress.stage_step
+        clock = time.monotonic() - self.progress.seconds
+        saved = time.monotonic()
+        for step, micro in enumerate(self._batches(stage, first, num_steps - first), start=first):
+            self._count_rows(micro)
+            set_learning_rate(optimizer, learning_rate(stage, step, num_steps))
+            losses = self._step(stage, model, prepared, micro)
+            if average is not None:
+                average.update(self.system)
+            self.progress.step += 1
+            self.progress.stage_step += 1
+            self.progress.seconds = time.monotonic() - clock
+            last = step + 1 == num_steps
+            if step % self.options.log_every == 0 or last:
+                self._log(stage, losses, learning_rate(stage, step, num_steps))
+            if (step + 1) % validate_every == 0 or last:
+                self._validate(stage, average)
+            stop = self._out_of_patience or self.interrupted.is_set
+            if last or stop or time.monotonic() - saved > self.options.checkpoint_every:
+                self._check_finite(losses)
+                self._save(trained, optimizer, average)
+                saved = time.monotonic()
+            if self.interrupted.is_set:
+                raise Interrupted
+            if stop:
+                break
+        self.accelerator.free_memory()
+        return average
+
+    # ------------------------------------------------------------------ one step
+
+    def _step(
+        self,
+        stage: Stage,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        micro: list[Batch],
+    ) -> dict[str, Tensor]:
+        """One optimizer step on the micro-batches of this process; the mean of each loss."""
+        micro = [batch.to(self.accelerator.device, non_blocking=True) for batch in micro if batch.size]
+        if not micro:
+            return {}
+        model.train()
+        torch.manual_seed(self._dropout_seed)
+        counts = self._count(stage, model, micro) if len(micro) > 1 else None
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(micro):
+            with self.accelerator.no_sync(model) if number + 1 < len(micro) else nullcontext():
+                losses = self._losses(stage, model, batch)
+                if counts is None:
+                    counts = self._summed({name: loss.count for name, loss in losses.items()})
+                self.accelerator.backward(objective(losses, counts, self.accelerator.num_processes))
+            _accumulate(sums, {name: loss.per_item.detach().sum() for name, loss in losses.items()})
+        if stage.gradient_clip is not None:
+            self.accelerator.clip_grad_norm_(model.parameters(), stage.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        assert counts is not None
+        return {name: sums[name].float() / counts[name].clamp(min=1e-9) for name in sums}
+
+    def _losses(self, stage: Stage, model: nn.Module, batch: Batch) -> dict[str, Loss]:
+        half = self.options.precision == "bf16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half):
+            losses: dict[str, Loss] = model(batch)
+        if stage.losses is not None:
+            losses = {name: losses[name] for name in stage.losses}
+        return losses
+
+    @torch.no_grad()
+    def _count(self, stage: Stage, model: nn.Module, micro: list[Batch]) -> dict[str, Tensor]:
+        """The divisors of a step that is computed in parts: known only after a look at each part.
+
+        The look costs a forward pass without gradients; it is what makes the parts exact when the
+        losses of a system count different things (masked words, masked regions, pairs).
+        """
+        counts: dict[str, Tensor] = {}
+        for batch in micro:
+            losses = self._losses(stage, model, batch)
+            _accumulate(counts, {name: loss.count for name, loss in losses.items()})
+        torch.manual_seed(self._dropout_seed)
+        return self._summed(counts)
+
+    def _summed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over processes, in one message."""
+        names = sorted(values)
+        stacked = torch.stack([values[name].detach().float() for name in names])
+        if self.accelerator.num_processes > 1:
+            stacked = self.accelerator.reduce(stacked, reduction="sum")
+        return dict(zip(names, stacked.unbind(), strict=True))
+
+    @property
+    def _dropout_seed(self) -> int:
+        rank = self.accelerator.process_index
+        return int(draws.integers("dropout", self.seed, self.progress.step, rank)) >> 1
+
+    # ------------------------------------------------------------------ around the steps
+
+    def _batches(self, stage: Stage, first: int, num_steps: int) -> Iterator[list[Batch]]:
+        return iter(
+            train_batches(
+                self.data,
+                self.system.views(),
+                batch_size=stage.batch_size,
+                seed=int(draws.integers("stage", self.seed, self.progress.stage)) >> 1,
+                start_step=first,
+                num_steps=num_steps,
+                workers=self.options.workers,
+                rank=self.accelerator.process_index,
+                num_ranks=self.accelerator.num_processes,
+                accumulate=self.options.accumulate,
+                cache=self.cache,
+                augment=self.options.augment,
+            )
+        )
+
+    def _plan(self, stage: Stage, model: nn.Module) -> None:
+        """Decide how many steps the stage has, from its share of the budget, and count their cost.
+
+        A budget in time is turned into steps here, by measuring a few that change nothing. From
+        then on the run is a function of its seed and its number of steps, so it can be resumed.
+        """
+        from torch.utils.flop_counter import FlopCounterMode
+
+        timed = self.budget.unit == "seconds"
+        buffers = {name: buffer.clone() for name, buffer in self.system.named_buffers()}
+        begun = time.monotonic()
+        marks, flops = [begun], 0.0
+        model.train()
+        for micro in self._batches(stage, 0, PROBE_STEPS if timed else 1):
+            with FlopCounterMode(display=False) if len(marks) == 1 else nullcontext() as counter:
+                for batch in micro:
+                    if batch.size:
+                        losses = self._losses(stage, model, batch.to(self.accelerator.device))
+                        counts = self._summed({name: loss.count for name, loss in losses.items()})
+                        self.accelerator.backward(objective(losses, counts, 1))
+            if counter is not None:
+                flops = float(counter.get_total_flops()) * self.accelerator.num_processes
+            model.zero_grad(set_to_none=True)
+            marks.append(time.monotonic())
+        for name, buffer in self.system.named_buffers():
+            buffer.copy_(buffers[name])
+        budget = self.budget.part(stage.share / sum(each.share for each in self.stages))
+        seconds_per_step = 1.0
+        if timed:  # the first step warms up, and is left out
+            seconds_per_step = (marks[-1] - marks[1]) / max(1, len(marks) - 2)
+            left = budget.amount - (marks[-1] - begun)
+            budget = Budget(max(left, seconds_per_step), "seconds")
+        rows = len(self.data.rows("train"))
+        num_steps = budget.steps(rows, stage.batch_size, seconds_per_step)
+        agreed = self._summed({"steps": torch.tensor(num_steps, device=self.accelerator.device)})
+        num_steps = max(1, int(agreed["steps"]) // self.accelerator.num_processes)
+        self.progress.stage_steps.append(num_steps)
+        self.progress.flops_per_step.append(flops)
+
+    def _count_rows(self, micro: list[Batch]) -> None:
+        """Count rows and faults; stop when too many rows are unusable."""
+        faults = [fault for batch in micro for fault in batch.faults]
+        self.progress.rows_seen += sum(batch.size for batch in micro)
+        if not faults:
+            return
+        self.progress.faults += len(faults)
+        self.folder.append_faults(faults)
+        seen = self.progress.rows_seen + self.progress.faults
+        share = self.progress.faults / seen
+        enough = seen >= ROWS_BEFORE_FAULT_SHARE or self.progress.rows_seen == 0
+        if enough and share > self.options.max_fault_share:
+            fault = faults[0]
+            raise UserError(
+                f"{self.progress.faults} of {seen} rows could not be used ({share:.0%}; at most "
+                f"{self.options.max_fault_share:.0%} may). One of them: row '{fault.key}', field "
+                f"'{fault.field}': {fault.reason}. All are listed in {self.folder.quarantine_file}. "
+                "Mend them, or allow more with --set training.max_fault_share=..."
+            )
+
+    def _check_finite(self, losses: Mapping[str, Tensor]) -> None:
+        for name, value in losses.items():
+            if not bool(torch.isfinite(value)):
+                kept = checkpoints.latest_checkpoint(self.folder.checkpoints)
+                raise UserError(
+                    f"the loss '{name}' is not a finite number at step {self.progress.step}. Lower "
+                    "the learning rate with --set training.learning_rate=..., and keep "
+                    "training.precision=fp32. "
+                    + (f"The last good checkpoint is {kept}." if kept else "Nothing was saved yet.")
+                )
+
+    def _log(self, stage: Stage, losses: Mapping[str, Tensor], rate: float) -> None:
+        """A line of training losses: means over all processes."""
+        if not losses:
+            return
+        summed = self._summed(losses)
+        self._check_finite(summed)
+        self._emit(stage, "train", {n: float(value) for n, value in summed.items()}, rate)
+
+    @torch.no_grad()
+    def _validate(self, stage: Stage, average: WeightAverage | None) -> None:
+        """Losses on the validation rows, with the weights that would be kept."""
+        rows = self.data.rows("validation")[: self.options.validation_rows]
+        if len(rows) == 0:
+            return
+        with _swapped(self.system, average):
+            self.system.eval()
+            sums: dict[str, Tensor] = {}
+            counts: dict[str, Tensor] = {}
+            weights: dict[str, float] = {}
+            for batch in read_batches(
+                self.data, rows, self.system.views(), batch_size=stage.batch_size, cache=self.cache
+            ):
+                if not batch.size:
+                    continue
+                losses = self._losses(stage, self.system, batch.to(self.accelerator.device))
+                _accumulate(sums, {name: loss.per_item.float().sum() for name, loss in losses.items()})
+                _accumulate(counts, {name: loss.count for name, loss in losses.items()})
+                weights |= {name: loss.weight for name, loss in losses.items()}
+            values = {name: float(sums[name] / counts[name].clamp(min=1e-9)) for name in sums}
+            total = sum(weights[name] * value for name, value in values.items())
+            self.progress.stale += 1
+            if values and (self.progress.best_loss is None or total < self.progress.best_loss):
+                self.progress.best_loss, self.progress.stale = total, 0
+                if self.options.patience is not None and self.accelerator.is_main_process:
+                    write_tensors(self._best_file, self.system.state_dict())
+        self._emit(stage, "validation", values)
+
+    @property
+    def _best_file(self) -> Path:
+        return self.folder.checkpoints / "best.safetensors"
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return self.options.patience is not None and self.progress.stale >= self.options.patience
+
+    def _emit(
+        self, stage: Stage, split: str, losses: Mapping[str, float], rate: float | None = None
+    ) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        line = {
+            "step": self.progress.step,
+            "stage": stage.name,
+            "split": split,
+            "stage_step": self.progress.stage_step,
+            "stage_steps": self.progress.stage_steps[-1],
+            "seconds": round(self.progress.seconds, 3),
+            "losses": dict(losses),
+            **({} if rate is None else {"learning_rate": rate}),
+        }
+        self.folder.append_metrics(line)
+        self.report(line)
+        if self.writer is not None:
+            for name, value in losses.items():
+                self.writer.add_scalar(f"{split}/{name}", value, self.progress.step)
+
+    def _save(
+        self,
+        trained: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        average: WeightAverage | None,
+    ) -> None:
+        if self.accelerator.is_main_process:
+            checkpoints.save_checkpoint(
+                self.folder.checkpoints, self.progress, self.system, trained, optimizer, average
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _tensorboard(self) -> Any:
+        if not self.options.tensorboard or not self.accelerator.is_main_process:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtra("training.tensorboard", "tensorboard") from None
+        return SummaryWriter(str(self.folder.path / "tensorboard"))
+
+
+def objective(
+    losses: Mapping[str, Loss], counts: Mapping[str, Tensor], num_processes: int
+) -> Tensor:
+    """What is differentiated: weighted sums over items, divided by the counts of the whole step.
+
+    Multiplied by the number of processes, because their gradients are averaged.
+    """
+    parts = [
+        loss.weight * loss.per_item.sum() / counts[name].clamp(min=1e-9)
+        for name, loss in losses.items()
+    ]
+    return torch.stack(parts).sum() * num_processes
+
+
+def build_accelerator(device: str | None) -> Accelerator:
+    """Devices and processes, as `accelerate launch` set them up, or one process."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    # a modality may be absent in a whole batch, and its encoder then gets no gradient
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"device '{device}': expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda': PyTorch finds no GPU here; use --device cpu")
+    return Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[unused])
+
+
+def _accumulate(into: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        into[name] = into[name] + value if name in into else value
+
+
+@contextmanager
+def _swapped(system: nn.Module, average: WeightAverage | None) -> Iterator[None]:
+    """The running average in place of the raw weights, for a while."""
+    if average is None:
+        yield
+        return
+    raw = {name: tensor.clone() for name, tensor in system.state_dict().items()}
+    system.load_state_dict(average.applied_to(raw))
+    try:
+        yield
+    finally:
+        system.load_state_dict(raw)
+
+
+@dataclass
+class _Flag:
+    is_set: bool = False
+
+
+@contextmanager
+def _interruption() -> Iterator[_Flag]:
+    """A flag that the first Ctrl-C sets; a second one interrupts at once."""
+    flag = _Flag()
+
+    def note(_signal: int, _frame: object) -> None:
+        if flag.is_set:
+            raise KeyboardInterrupt
+        flag.is_set = True
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not in the main thread, where no signals arrive
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
