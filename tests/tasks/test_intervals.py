@@ -115,11 +115,11 @@ def test_undefined_resamples_are_left_out_and_undefined_metrics_are_none() -> No
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="row 1 is nan"):
         bootstrap_mean(np.array([1.0, np.nan]))
-    with pytest.raises((ValueError, TypeError), match="of 2 rows, not 3|Type-check error"):
+    with pytest.raises((ValueError, TypeError), match=r"of 2 rows, not 3|Type-check error"):
         bootstrap_mean(np.ones(2), np.arange(3))
     with pytest.raises(ValueError, match="confidence"):
         bootstrap_mean(np.ones(2), confidence=95.0)
-    with pytest.raises(ValueError, match="the same rows twice, not 2 and 3"):
+    with pytest.raises((ValueError, TypeError), match=r"not 2 and 3|Type-check error"):
         paired_bootstrap(np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="the same seeds, not 1 and 2"):
         paired_difference([1.0], [1.0, 2.0])

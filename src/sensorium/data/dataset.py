@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 
 from sensorium.data import splits as splitting
+from sensorium.data.decoding import (
+    Cache,
+    collate,
+    decode_rows,
+    entries_of,
+    field_values,
+    is_filled,
+    nothing,
+)
 from sensorium.data.missing import Missing, check_missing
-from sensorium.data.sources import Broken, Expanded, Rows, Source, locate
+from sensorium.data.sources import Broken, Expanded, Rows, Source
 from sensorium.data.tables import fingerprint
 from sensorium.modalities.base import Modality, View, get_modality, is_missing
-from sensorium.types import BadValue, Batch, Entries, Fault, Field, Sample, Schema, UserError
+from sensorium.types import BadValue, Batch, Fault, Field, Sample, Schema, UserError
 from sensorium.types.names import did_you_mean
 
 _CHUNK = 4096
 _PROBE_ROWS = 256
-
-Augment = Callable[[Any, Field, Any, int], Any]
-
-
-class Cache(Protocol):
-    """Where decoded media are kept."""
-
-    def get_or_decode(self, raw: Any, modality: Modality, field: Field, view: View) -> Any:
-        """The decoded value, from the cache if it is there."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Data:
         seed: of the split and of what is hidden.
         missing: fields that are hidden in some rows.
         reasons: why the schema is as it is, by column, where it was guessed.
-        new: whether these are new rows for a schema of other data, which may lack columns: the label
-            of rows to predict, say. What they lack is absent.
+        new: whether these are new rows for a schema of other data, which may lack columns: the
+            label of rows to predict, say. What they lack is absent.
     """
 
     source: Source
@@ -60,6 +58,7 @@ class Data:
     missing: tuple[Missing, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     new: bool = False
+    where: str = ""
 
     @classmethod
     def build(
@@ -95,6 +94,15 @@ class Data:
     def name(self) -> str:
         """What the data are called."""
         return self.table.name
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The arguments of `open_data` that open the same rows with the same splits (JSON-able).
+
+        The schema is not part of it: what was fitted belongs to a run.
+        """
+        hidden = [str(entry) for entry in self.missing]
+        return {"where": self.where, "split": self.split, "seed": self.seed, "missing": hidden}
 
     @property
     def version(self) -> str:
@@ -135,6 +143,7 @@ class Data:
             reasons=self.reasons,
             new=self.new,
         )
+        data = replace(data, where=self.where)
         return data.with_missing(*self.missing) if self.missing else data
 
     def with_missing(self, *missing: Missing) -> Data:
@@ -148,7 +157,7 @@ class Data:
 
     def keys(self, rows: Rows) -> list[str]:
         """The names of rows."""
-        names = _names(self.table, self.schema, self.source.origin(rows), self.source, rows)
+        names = _names(self.schema, self.source, rows)
         if isinstance(self.source, Expanded):
             places = self.source.place(rows).tolist()
             return [f"{name}#{place}" for name, place in zip(names, places, strict=True)]
@@ -193,7 +202,7 @@ class Data:
         return self.source.columns(names, rows)
 
     def raw(self, names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
-        """The raw values of fields: for a table, mappings from column to cell; None where hidden."""
+        """The raw values of fields: for a table, mappings from column to cell."""
         fields = [self.schema[name] for name in names]
         needed = [column for entry in fields for column in entry.source_columns]
         hiding = [entry for entry in self.missing if entry.field in names]
@@ -201,21 +210,12 @@ class Data:
         there = [name for name in dict.fromkeys(needed) if name in self.source.column_names]
         cells = self.source.columns(there, rows)
         cells |= {name: [None] * len(rows) for name in needed if name not in cells}
-        values = {entry.name: self._values(entry, cells) for entry in fields}
+        root = self.source.root
+        values = {entry.name: field_values(entry, cells, root) for entry in fields}
         for entry in hiding:
             condition = None if entry.column is None else cells[entry.column]
             for place in np.flatnonzero(entry.hidden(rows, condition, self.seed)):
-                values[entry.field][place] = None
-        return values
-
-    def _values(self, entry: Field, cells: Mapping[str, list[Any]]) -> list[Any]:
-        if entry.columns:
-            rows = zip(*(cells[column] for column in entry.columns), strict=True)
-            return [dict(zip(entry.columns, row, strict=True)) for row in rows]
-        values = list(cells[entry.source_columns[0]])
-        if holds_paths(entry):
-            root = self.source.root
-            return [_located(root, value) for value in values]
+                values[entry.field][place] = nothing(self.schema[entry.field])
         return values
 
     def texts(self, limit: int) -> Iterator[str]:
@@ -229,7 +229,7 @@ class Data:
                 view = modality.View()
                 for cell in raws[entry.name]:
                     try:
-                        values = _entries(cell, entry, modality)
+                        values = entries_of(cell, entry, modality)
                         yield from (modality.decode(value, entry, view) for value in values)
                     except BadValue:
                         continue  # the row is set aside, with the reason, when it is its turn
@@ -246,7 +246,9 @@ class Data:
             raise UserError(f"{self.name}: there are no training rows")
         used = [entry for entry in self.schema if entry.role != "ignore"]
         self._check_present(used, rows)
-        learning = [entry for entry in used if type(get_modality(entry.modality)).fit is not Modality.fit]
+        learning = [
+            entry for entry in used if type(get_modality(entry.modality)).fit is not Modality.fit
+        ]
         values: dict[str, list[Any]] = {entry.name: [] for entry in learning}
         if learning:
             for chunk in _chunks(_spread(rows, self.source.most_scanned)):
@@ -264,13 +266,13 @@ class Data:
         waiting = list(fields)
         for chunk in (_spread(rows, _PROBE_ROWS), *_chunks(rows)):
             raws = self.raw([entry.name for entry in waiting], chunk)
-            waiting = [entry for entry in waiting if not any(map(_filled, raws[entry.name]))]
+            waiting = [entry for entry in waiting if not any(map(is_filled, raws[entry.name]))]
             if not waiting:
                 return
         names = ", ".join(f"'{entry.name}' (column {entry.source_columns[0]})" for entry in waiting)
         raise UserError(
-            f"{self.name}: empty in all {len(rows)} training rows: {names}. Give the field the role "
-            "'ignore' in the schema, or check its column"
+            f"{self.name}: empty in all {len(rows)} training rows: {names}. Give the field the "
+            "role 'ignore' in the schema, or check its column"
         )
 
     def sample(self, row: int, views: Mapping[str, View], cache: Cache | None = None) -> Sample:
@@ -281,7 +283,8 @@ class Data:
         """
         samples, faults = self.read(np.asarray([row]), views, cache)
         if faults:
-            raise BadValue(f"row '{faults[0].key}': {faults[0].reason}")
+            fault = faults[0]
+            raise BadValue(f"row '{fault.key}', field '{fault.field}': {fault.reason}")
         return samples[0]
 
     def read(
@@ -289,7 +292,7 @@ class Data:
         rows: Rows,
         views: Mapping[str, View],
         cache: Cache | None = None,
-        augment: Augment | None = None,
+        augment: tuple[int, int] | None = None,
     ) -> tuple[list[Sample], list[Fault]]:
         """Rows, decoded, and those that cannot be, with the reason.
 
@@ -297,31 +300,13 @@ class Data:
             rows: row numbers.
             views: what is wanted of each field; others are not read.
             cache: where decoded media are kept.
-            augment: called with a decoded value, its field, its view and the row.
+            augment: the seed and the epoch of the random changes that views ask for; None for none.
         """
         raws = self.raw(list(views), rows)
-        plan = [(self.schema[name], get_modality(self.schema[name].modality)) for name in views]
-        samples, faults = [], []
-        for place, (row, key) in enumerate(zip(rows.tolist(), self.keys(rows), strict=True)):
-            values: dict[str, list[Any]] = {}
-            try:
-                for entry, modality in plan:
-                    view = views[entry.name]
-                    cached = cache if modality.cached else None
-                    decoded = []
-                    for raw in _entries(raws[entry.name][place], entry, modality):
-                        if cached is None:
-                            value = modality.decode(raw, entry, view)
-                        else:
-                            value = cached.get_or_decode(raw, modality, entry, view)
-                        decoded.append(value if augment is None else augment(value, entry, view, row))
-                    if decoded:
-                        values[entry.name] = decoded
-            except BadValue as error:
-                faults.append(Fault(key, entry.name, str(error)))
-            else:
-                samples.append(Sample(key, row, values))
-        return samples, faults
+        keys = self.keys(rows)
+        return decode_rows(
+            rows, keys, raws, schema=self.schema, views=views, cache=cache, augment=augment
+        )
 
     def collate(
         self,
@@ -331,21 +316,7 @@ class Data:
         faults: Iterable[Fault] = (),
     ) -> Batch:
         """Decoded rows side by side; none at all is a batch of size 0."""
-        fields = {}
-        for name, view in views.items():
-            values, row, item = [], [], []
-            for place, sample in enumerate(samples):
-                entries = sample.values.get(name, ())
-                values += entries
-                row += [place] * len(entries)
-                item += range(len(entries))
-            if values:
-                entry = self.schema[name]
-                tensor, mask = get_modality(entry.modality).collate(values, entry, view)
-                fields[name] = Entries(tensor, torch.tensor(row), torch.tensor(item), mask)
-        keys = [sample.key for sample in samples]
-        index = torch.tensor([sample.index for sample in samples], dtype=torch.long)
-        return Batch(fields, keys, index, seed, tuple(faults))
+        return collate(samples, self.schema, views, seed, faults)
 
 
 def _without_missing_columns(schema: Schema, table: Source) -> Schema:
@@ -379,37 +350,8 @@ def check_columns(schema: Schema, table: Source, new: bool = False) -> None:
             )
 
 
-def holds_paths(entry: Field) -> bool:
-    """Whether strings in a field's column are paths: in media they are, in text if so declared."""
-    by_kind = bool(get_modality(entry.modality).suffixes) and entry.modality != "text"
-    return bool(entry.options.get("path", by_kind))
-
-
-def _located(root: Any, value: Any) -> Any:
-    if isinstance(value, str) and not is_missing(value):
-        return locate(root, value)
-    if isinstance(value, list):
-        return [_located(root, part) for part in value]
-    return value
-
-
-def _entries(raw: Any, entry: Field, modality: Modality) -> list[Any]:
-    for value in raw if isinstance(raw, list) else (raw,):
-        if isinstance(value, Broken):
-            raise BadValue(value.reason)
-    return modality.entries(raw, entry)
-
-
-def _filled(raw: Any) -> bool:
-    if isinstance(raw, Mapping):
-        return any(not is_missing(cell) for cell in raw.values())
-    if isinstance(raw, (list, tuple)):
-        return any(not is_missing(cell) for cell in raw)
-    return not is_missing(raw)
-
-
 def _check_varied(name: str, entry: Field, values: Sequence[Any]) -> None:
-    distinct = {str(value) for value in values if _filled(value)}
+    distinct = {str(value) for value in values if is_filled(value)}
     if len(distinct) == 1:
         raise UserError(
             f"{name}: the {entry.role} '{entry.name}' is '{distinct.pop()}' in all training rows; "
@@ -425,11 +367,12 @@ def _expanded(table: Source, schema: Schema) -> Source:
     return table
 
 
-def _names(table: Source, schema: Schema, origin: Rows, source: Source, rows: Rows) -> list[str]:
+def _names(schema: Schema, source: Source, rows: Rows) -> list[str]:
+    origin = source.origin(rows).tolist()
     if schema.key is None:
-        return [str(row) for row in origin.tolist()]
+        return [str(row) for row in origin]
     cells = source.columns([schema.key], rows)[schema.key]
-    return [str(row if is_missing(c) else c) for c, row in zip(cells, origin.tolist(), strict=True)]
+    return [str(row if is_missing(cell) else cell) for cell, row in zip(cells, origin, strict=True)]
 
 
 def _spread(rows: Rows, limit: int) -> Rows:

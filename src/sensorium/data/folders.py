@@ -1,4 +1,4 @@
-"""Folders of media as tables: with a metadata table, with files of equal stem, or with class folders.
+"""Folders of media as tables: with a metadata table, files of equal stem, or class folders.
 
     clinic/metadata.csv            pets/                  trips/
       file_name,report,label         cats/1.jpg             001.jpg
@@ -34,17 +34,13 @@ SPLIT_COLUMN = "split"
 
 def media_suffixes() -> dict[str, str]:
     """The modality of each file ending that some modality claims."""
-    return {
-        suffix: name for name in modality_names() for suffix in get_modality(name).suffixes
-    }
+    return {suffix: name for name in modality_names() for suffix in get_modality(name).suffixes}
 
 
 def open_table(path: Path) -> ArrowSource:
     """One table file; paths in it start from its folder."""
     table = read_table(path)
-    return ArrowSource(
-        table, name=path.name, version=fingerprint_files([path]), root=path.parent
-    )
+    return ArrowSource(table, name=path.name, version=fingerprint_files([path]), root=path.parent)
 
 
 def find_tables(folder: Path) -> dict[str, Path]:
@@ -217,7 +213,7 @@ def _stem_below(file: _File) -> str:
 
 
 def _walk(folder: Path) -> Iterator[_File]:
-    """The media in a folder, in the order of their paths; hidden ones and linked folders left out."""
+    """The media in a folder, by path; hidden ones and linked folders are left out."""
     suffixes = media_suffixes()
     splits = _split_folders(folder)
     for directory, names, file_names in os.walk(folder):
@@ -242,8 +238,8 @@ def refuse_run_folder(folder: Path) -> None:
     """Raise a `UserError` if a folder is the result of a run."""
     if (folder / "run.json").is_file() or (folder / "compare.json").is_file():
         raise UserError(
-            f"{folder} is the folder of a run, not data. Give it to `sensorium evaluate`, `predict` "
-            "or `report`, and name the data with --data"
+            f"{folder} is the folder of a run, not data. Give it to `sensorium evaluate`, "
+            "`predict` or `report`, and name the data with --data"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,15 @@ _NAMES: dict[str, frozenset[str]] = {
         "sentiment genre species price rating score",
         "question": "question questions query_text",
         "answer": "answer answers response",
-        "text": "caption captions text texts report reports description descriptions sentence title "
-        "transcript transcription note notes findings impression prompt review body abstract txt",
-        "group": "group group_id patient patient_id subject subject_id speaker speaker_id user user_id "
-        "scene scene_id case case_id study study_id site hospital session session_id",
+        "text": "caption captions text texts report reports description descriptions sentence "
+        "title transcript transcription note notes findings impression prompt review body txt",
+        "group": "group group_id patient patient_id subject subject_id speaker speaker_id user "
+        "user_id scene scene_id case case_id study study_id hospital session session_id",
         "kind": "question_type answer_type question_kind",
         "time": "time date datetime timestamp created created_at",
         "key": "id key uid uuid name index row_id sample_id image_id file_name filename __key__",
-        "path": "file_name filename file path file_path filepath image_path audio_path img img_path "
-        "image_file audio_file video_path jpg png jpeg webp wav flac mp3",
-        "boxes": "box boxes bbox bboxes objects",
+        "path": "file_name filename file path file_path filepath image_path audio_path img "
+        "img_path image_file audio_file video_path jpg png jpeg webp wav flac mp3",
     }.items()
 }
 
@@ -119,6 +118,8 @@ def _judge(column: _Column) -> _Column:
         column.modality = ""
         column.reason = f"{_described(values[0])}: of no modality that is known"
     else:
+        if column.modality == "category" and column.kind == "number":
+            column.kind = "category"  # few whole numbers that repeat: codes, more likely than not
         column.reason = f"its values look like {column.modality} (e.g. {_described(values[0])})"
     return column
 
@@ -155,12 +156,23 @@ def _organising(columns: Mapping[str, _Column]) -> dict[str, str]:
         ):
             take("group", column, "its name, and values that repeat: rows of one stay together")
         elif "time" not in found and column.is_called("time") and column.kind == "date":
-            take("time", column, "its name and dates; --split time:" + column.name + " orders by it")
-    media = [c for c in columns.values() if _is_media(c) and all(isinstance(v, (str, Path)) for v in c.values)]
+            take(
+                "time", column, "its name and dates; --split time:" + column.name + " orders by it"
+            )
+    media = [
+        c
+        for c in columns.values()
+        if _is_media(c) and all(isinstance(v, (str, Path)) for v in c.values)
+    ]
     for column in [*columns.values(), *media]:
         distinct = column.values and column.num_distinct == len(column.values) == column.num_rows
         plain = all(isinstance(value, (str, int, Path)) for value in column.values)
-        if "key" not in found and distinct and plain and (column.is_called("key") or column in media):
+        if (
+            "key" not in found
+            and distinct
+            and plain
+            and (column.is_called("key") or column in media)
+        ):
             found["key"] = column.name
             if column not in media:
                 column.reason = "its name, and a value of its own in each row: names the row"
@@ -205,7 +217,8 @@ def _fields(columns: Mapping[str, _Column], organising: Mapping[str, str]) -> li
         elif column.modality == "text":
             fields.append(_text_field(column))
         else:
-            fields.append(Field(name=column.name, modality=column.modality))
+            options = _box_options(column) if column.modality == "boxes" else {}
+            fields.append(Field(name=column.name, modality=column.modality, options=options))
     if cells:
         name = "table" if all(f.name != "table" for f in fields) else "table_cells"
         fields.append(Field(name=name, modality="table", columns=cells))
@@ -221,6 +234,20 @@ def _media_field(column: _Column, fields: Iterable[Field]) -> Field:
     return Field(
         name=name, modality=column.modality, column=None if name == column.name else column.name
     )
+
+
+def _box_options(column: _Column) -> dict[str, str]:
+    """Pixels if a number is far above 1; left, top, width, height if corners make no sense."""
+    modality, field = get_modality("boxes"), Field(name=column.name, modality="boxes")
+    cells = [modality.entries(cell, field) for cell in column.values]
+    boxes = [np.asarray(box, dtype=float) for cell in cells for box in cell]
+    options = {}
+    if any(box.max() > 2 for box in boxes):
+        options["unit"] = "pixel"
+    if any(box[2] <= box[0] or box[3] <= box[1] for box in boxes):
+        options["format"] = "xywh"
+    column.reason += f"; in {options.get('unit', 'fraction')}s, {options.get('format', 'xyxy')}"
+    return options
 
 
 def _text_field(column: _Column) -> Field:
@@ -287,16 +314,36 @@ def _with_roles(fields: list[Field], columns: Mapping[str, _Column]) -> list[Fie
     if not roles and len(media) + len(texts) >= 2:
         sides = [*media, *texts] if not texts or not media else [media[0], texts[0]]
         roles = {sides[0].name: "query", sides[1].name: "target"}
-    images = [entry for entry in media if entry.modality == "image"]
+    anchors = _anchors(used, columns)
     result = []
     for entry in fields:
         role = roles.get(entry.name, entry.role)
-        of = images[0].name if entry.modality == "boxes" and images else None
-        result.append(entry.replace(role=role, of=of))
+        of = anchors.get(entry.name)
+        modality = "category" if of is not None and entry.modality != "boxes" else entry.modality
+        result.append(entry.replace(role=role, of=of, modality=modality))
         column = columns.get(entry.source_columns[0])
         if entry.name in roles and column is not None:
             column.reason += f"; {role} by " + _role_reason(role)
     return result
+
+
+def _anchors(fields: list[Field], columns: Mapping[str, _Column]) -> dict[str, str]:
+    """What hangs on what: boxes on the first image, a class for each box on the boxes."""
+    images = [entry for entry in fields if entry.modality == "image"]
+    boxes = [entry for entry in fields if entry.modality == "boxes"]
+    if not images or not boxes:
+        return {}
+    found = {entry.name: images[0].name for entry in boxes}
+    counts = [len(value) for value in columns[boxes[0].source_columns[0]].values]
+    for entry in fields:
+        column = columns.get(entry.source_columns[0])
+        if entry.modality not in ("category", "categories", "text") or column is None:
+            continue
+        lists = [value for value in column.values if isinstance(value, (list, tuple))]
+        if [len(value) for value in lists] == counts:
+            found[entry.name] = boxes[0].name
+            column.reason += f"; one for each of '{boxes[0].name}'"
+    return found
 
 
 def _role_reason(role: str) -> str:

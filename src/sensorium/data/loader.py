@@ -1,12 +1,13 @@
 """Batches in an order that depends on the seed and the step alone.
 
-The order of rows is f(seed, epoch), an augmentation f(seed, epoch, row), a step's seed f(seed, step).
-So a run that was killed goes on from any step with the batches it would have had, and the number of
-workers changes nothing. Nothing of the loader needs to be saved.
+The order of rows is f(seed, epoch), an augmentation f(seed, epoch, row), a step's seed f(seed,
+step). So a run that was killed goes on from any step with the batches it would have had, and the
+number of workers changes nothing. Nothing of the loader needs to be saved.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from sensorium.data.dataset import Cache, Data
+from sensorium.data.dataset import Data
+from sensorium.data.decoding import Cache
 from sensorium.data.sources import Rows
 from sensorium.modalities.base import View
 from sensorium.types import Batch, UserError, draws
@@ -30,6 +32,7 @@ class _Steps(Dataset[list[Batch]]):
         self,
         data: Data,
         views: Mapping[str, View],
+        *,
         batch_size: int,
         seed: int,
         rank: int,
@@ -79,9 +82,6 @@ class _Parts(Dataset[Batch]):
         self._data, self._rows, self._views, self._cache = data, rows, views, cache
         self._batch_size = batch_size
 
-    def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
-
     def __getitem__(self, part: int) -> Batch:
         rows = self._rows[part * self._batch_size : (part + 1) * self._batch_size]
         samples, faults = self._data.read(rows, self._views, self._cache)
@@ -124,7 +124,15 @@ def train_batches(
         augment: whether the augmentations that the views ask for are applied.
     """
     steps = _Steps(
-        data, views, batch_size, seed, rank, num_ranks, accumulate, cache, augment
+        data,
+        views,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        num_ranks=num_ranks,
+        accumulate=accumulate,
+        cache=cache,
+        augment=augment,
     )
     return _load(steps, range(start_step, start_step + num_steps), workers)
 
@@ -140,7 +148,7 @@ def read_batches(
 ) -> Iterator[Batch]:
     """The named rows in order, without augmentation, for evaluation and prediction."""
     parts = _Parts(data, rows, views, batch_size, cache)
-    return _load(parts, range(len(parts)), workers)
+    return _load(parts, range(math.ceil(len(rows) / batch_size)), workers)
 
 
 def _load(items: Dataset[Item], order: Iterable[int], workers: int) -> Iterator[Item]:

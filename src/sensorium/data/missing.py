@@ -41,10 +41,10 @@ class Missing:
             cells: of `column` in these rows; None if it doesn't depend on a column.
             seed: another seed hides other rows.
         """
-        chosen = draws.uniform(f"missing {self.field}", seed, rows) < self.rate
-        if cells is None:
-            return chosen
-        return chosen & np.asarray([_equal(cell, self.value) for cell in cells], dtype=bool)
+        chosen = np.asarray(draws.uniform(f"missing {self.field}", seed, rows) < self.rate)
+        if cells is not None:
+            chosen &= np.asarray([_equal(cell, self.value) for cell in cells], dtype=bool)
+        return chosen
 
     def __str__(self) -> str:
         by = "" if self.column is None else f":by={self.column}={self.value}"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sensorium.data import folders
 from sensorium.data.dataset import Data
 from sensorium.data.guess import guess_schema
+from sensorium.data.missing import parse_missing
 from sensorium.data.sources import Source
 from sensorium.data.tables import TABLE_SUFFIXES
 from sensorium.types import Schema, UserError
 
 _FORMS = (
-    "a folder, a table (.csv, .tsv, .jsonl, .json, .parquet), a .tar or a pattern of tars, hub:NAME, "
-    "or playground:VIEW"
+    "a folder, a table (.csv, .tsv, .jsonl, .json, .parquet), a .tar or a pattern of tars, "
+    "hub:NAME, or playground:VIEW"
 )
 
 
@@ -24,6 +27,7 @@ def open_data(
     *,
     split: str | None = None,
     seed: int = 0,
+    missing: Sequence[str] = (),
     cache: Path | None = None,
     new: bool = False,
 ) -> Data:
@@ -36,7 +40,8 @@ def open_data(
         schema: a schema or its file; guessed from the rows if None.
         split: `column:NAME`, `share:0.8,0.1,0.1`, `group:COLUMN`, `time:COLUMN` or `folds:K:I`; if
             None, as the data say, else by share.
-        seed: of random splits.
+        seed: of random splits, and of what is hidden.
+        missing: fields to hide in some rows: `FIELD:RATE` or `FIELD:RATE:by=COLUMN=VALUE`.
         cache: the folder for converted tables; that of `datasets` if None.
         new: rows that may lack columns of the schema, such as the label of rows to predict.
 
@@ -55,7 +60,10 @@ def open_data(
         else:
             guess = guess_schema(table)
             schema, reasons = guess.schema, guess.reasons
-    return Data.build(table, schema, split=split, seed=seed, reasons=reasons, new=new)
+    data = Data.build(table, schema, split=split, seed=seed, reasons=reasons, new=new)
+    is_path = not str(where).startswith(("playground:", "hub:"))
+    data = replace(data, where=str(Path(where).expanduser().absolute() if is_path else where))
+    return data.with_missing(*map(parse_missing, missing)) if missing else data
 
 
 def open_source(where: str | Path, cache: Path | None = None) -> Source:
@@ -79,7 +87,8 @@ def open_source(where: str | Path, cache: Path | None = None) -> Source:
     if path.is_file():
         return _open_files([path], cache)
     if glob.has_magic(text):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        # As the shell does, from any folder; `Path.glob` starts from one that must be named.
+        found = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         if not found:
             raise UserError(f"no file fits the pattern {text}")
         return _open_files(found, cache)

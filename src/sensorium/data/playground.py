@@ -41,6 +41,4 @@ class PlaygroundSource(Source):
 
     def split_rows(self) -> dict[str, Rows]:
         """The view's splits, which share no scene."""
-        return {
-            split: self._view.split_indices(split) for split in ("train", "validation", "test")
-        }
+        return {split: self._view.split_indices(split) for split in ("train", "validation", "test")}

@@ -67,7 +67,7 @@ class Source(ABC):
     version: str
     root: Path | None = None
     column_names: tuple[str, ...]
-    hints: Mapping[str, str] = {}  # noqa: RUF012
+    hints: Mapping[str, str] = {}
     schema: Schema | None = None
     key: str | None = None
     faults: tuple[Fault, ...] = ()
@@ -120,9 +120,9 @@ class ArrowSource(Source):
         faults: Sequence[Fault] = (),
     ) -> None:
         # One chunk: taking rows from many small ones is slow.
-        self.table = table.combine_chunks()
+        self.table = flattened(table).combine_chunks()
         self.name, self.version, self.root = name, version, root
-        self.column_names = tuple(table.column_names)
+        self.column_names = tuple(self.table.column_names)
         self.hints = dict(hints or {})
         self.key = key
         self.faults = tuple(faults)
@@ -192,6 +192,27 @@ class Expanded(Source):
                 for values, place in zip(cells[self.column], places, strict=True)
             ]
         return cells
+
+
+def flattened(table: pa.Table) -> pa.Table:
+    """A table in which the parts of structs are columns: `objects.bbox` as `objects_bbox`."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    nested = False
+    for name in table.column_names:
+        column = table.column(name)
+        kind = column.type
+        if not pa.types.is_struct(kind) or holds_media(kind) or is_member(kind):
+            columns[name] = column
+            continue
+        nested = True
+        for number, part in enumerate(kind):
+            columns[f"{name}_{part.name}"] = pc.struct_field(column, [number])
+    return flattened(pa.table(columns)) if nested else table
+
+
+def is_member(kind: pa.DataType) -> bool:
+    """Whether a column says where in a tar its values are."""
+    return pa.types.is_struct(kind) and {f.name for f in kind} == {"tar", "offset", "size"}
 
 
 def holds_media(kind: pa.DataType) -> bool:

@@ -78,11 +78,11 @@ def by_share(
     cuts = np.cumsum(shares)[:-1] * len(groups)
     side_in_order = np.searchsorted(cuts, middle, side="right")
     # Too few groups for the shares: one each from the end, so that none is empty.
-    wanted = [side for side, share in enumerate(shares) if share > 0]
+    wanted = [number for number, share in enumerate(shares) if share > 0]
     if len(distinct) >= len(wanted):
-        for place, side in enumerate(reversed(wanted), 1):
-            if not (side_in_order == side).any():
-                side_in_order[-place] = side
+        for place, number in enumerate(reversed(wanted), 1):
+            if not (side_in_order == number).any():
+                side_in_order[-place] = number
         side_in_order.sort()
     side = np.empty(len(distinct), dtype=np.int64)
     side[order] = side_in_order
@@ -210,8 +210,8 @@ def make(table: Source, schema: Schema, how: str | None, seed: int) -> Splits:
     Args:
         table: the rows.
         schema: says which columns hold splits, groups, times and names.
-        how: `column:NAME`, `share:0.8,0.1,0.1`, `group:COLUMN`, `time:COLUMN` or `folds:K:I`. If None:
-            the splits the source has built in, else those of the schema's split column, else
+        how: `column:NAME`, `share:0.8,0.1,0.1`, `group:COLUMN`, `time:COLUMN` or `folds:K:I`. If
+            None: the splits the source has built in, else those of the schema's split column, else
             shares. Shares and folds keep the schema's groups together.
         seed: of random shares and folds.
 
@@ -239,7 +239,9 @@ def make(table: Source, schema: Schema, how: str | None, seed: int) -> Splits:
     else:
         group = schema.group
     rows = np.arange(len(table))
-    needed = [name for name in (group, schema.key, rest if kind in ("column", "time") else None) if name]
+    needed = [
+        name for name in (group, schema.key, rest if kind in ("column", "time") else None) if name
+    ]
     cells = table.columns(list(dict.fromkeys(needed)), rows)
     names = [str(cell) for cell in cells[schema.key]] if schema.key else None
     if group:
@@ -255,4 +257,6 @@ def make(table: Source, schema: Schema, how: str | None, seed: int) -> Splits:
         return by_time(cells[rest], names or [str(row) for row in rows], rest)
     if kind == "folds":
         return by_folds(groups, seed, *parse_folds(rest))
-    return by_share(groups, seed, parse_shares(rest) if kind == "share" and rest else DEFAULT_SHARES)
+    return by_share(
+        groups, seed, parse_shares(rest) if kind == "share" and rest else DEFAULT_SHARES
+    )

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,10 @@ def _column_names(path: Path, names: list[str]) -> list[str]:
 
 
 def _string_columns(rows: list[list[str]]) -> list[pa.Array]:
-    return [pa.array([cell or None for cell in column], pa.string()) for column in zip(*rows, strict=True)]
+    return [
+        pa.array([cell or None for cell in column], pa.string())
+        for column in zip(*rows, strict=True)
+    ]
 
 
 def _as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -146,7 +148,9 @@ def read_json(path: Path) -> pa.Table:
         lists = [value for value in content.values() if isinstance(value, list)]
         content = lists[0] if len(lists) == 1 else content
     if not isinstance(content, list):
-        raise UserError(f"{path}: expected a list of objects [{{...}}, ...], found {_kind(content)}")
+        raise UserError(
+            f"{path}: expected a list of objects [{{...}}, ...], found {_kind(content)}"
+        )
     for number, row in enumerate(content, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path} entry {number}: expected an object, found {_kind(row)}")
@@ -160,7 +164,13 @@ def _from_rows(path: Path, rows: list[dict[str, Any]], places: Sequence[str]) ->
         cells = [row.get(name) for row in rows]
         try:
             columns[name] = pa.array(cells)
-        except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError, ValueError) as error:
+        except (
+            pa.ArrowException,
+            OverflowError,
+            UnicodeEncodeError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise UserError(f"{path}: column '{name}': {_mixture(cells, places, error)}") from None
     return pa.table(columns)
 
@@ -173,7 +183,13 @@ def _mixture(cells: list[Any], places: Sequence[str], error: Exception) -> str:
             continue
         try:
             pa.array([cell])
-        except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError, ValueError) as wrong:
+        except (
+            pa.ArrowException,
+            OverflowError,
+            UnicodeEncodeError,
+            TypeError,
+            ValueError,
+        ) as wrong:
             return f"{place} holds a value that cannot be stored: {wrong}"
         kind = _kind(cell)
         if first is not None and kind != first[0]:

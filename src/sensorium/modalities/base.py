@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from sensorium.types import Field, UserError
+from sensorium.types import BadValue, Field, UserError
 from sensorium.types.names import did_you_mean
 
 
@@ -39,7 +39,7 @@ class Modality(ABC):
         name: how schemas speak of it.
         suffixes: the file endings it claims, with the dot, in lower case.
         View: what a system may ask of it; the defaults serve any system.
-        cached: whether decoded values are worth keeping in the media cache (slow to decode).
+        cached: whether decoded values are slow to make, and worth keeping in the media cache.
     """
 
     name: ClassVar[str]
@@ -57,9 +57,15 @@ class Modality(ABC):
         Raises:
             BadValue: the cell cannot be taken apart, or holds too many.
         """
-        if isinstance(raw, (list, tuple)):
-            return [value for value in raw if not is_missing(value)]
-        return [] if is_missing(raw) else [raw]
+        if not isinstance(raw, (list, tuple)):
+            return [] if is_missing(raw) else [raw]
+        values = [value for value in raw if not is_missing(value)]
+        if field.of is not None and 0 < len(values) < len(raw):
+            raise BadValue(
+                f"field '{field.name}': {len(raw) - len(values)} of {len(raw)} entries are empty, "
+                f"so that the others would belong to the wrong entries of '{field.of}'"
+            )
+        return values
 
     def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
         """What is learned from the raw values of the training rows, kept as `field.fitted`.

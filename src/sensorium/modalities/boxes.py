@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, is_missing
+from sensorium.modalities.base import Modality, View, is_missing
 from sensorium.modalities.cells import to_list
 from sensorium.types import BadValue, Field
 
@@ -19,6 +19,10 @@ MAX_PER_ROW = 1000
 
 # Boxes of tools that count pixels from 1, or round, reach a little over the edge.
 _TOLERANCE = 0.02
+
+
+class BoxesView(View):
+    """Nothing to ask for: a box has four numbers."""
 
 
 class _Tuples(Modality):
@@ -72,11 +76,12 @@ class _Tuples(Modality):
 class Boxes(_Tuples):
     """Boxes as shares of the picture's width and height: x1, y1, x2, y2 in [0, 1].
 
-    Options: `format` is `xyxy` or `xywh` (left, top, width, height); `unit` is `fraction` or `pixel`.
+    Options: `format` is `xyxy` or `xywh` (left, top, width, height), `unit` `fraction` or `pixel`.
     Pixels stay pixels until `modalities.augment.place_boxes`, which knows the picture.
     """
 
     name = "boxes"
+    View = BoxesView
     length = 4
 
     def _check_guess(self, item: Any) -> None:
@@ -113,7 +118,10 @@ class Boxes(_Tuples):
 
 
 class Spans(_Tuples):
-    """Parts of a text: the characters from `start` to before `end`."""
+    """Parts of a text: the characters from `start` to before `end`; 0, 0 is no part of it.
+
+    Option `names`: the field of boxes that the spans name, one span for each box.
+    """
 
     name = "spans"
     length = 2
@@ -128,7 +136,8 @@ class Spans(_Tuples):
             BadValue: not two whole numbers, or nothing between them.
         """
         start, end = self._numbers(raw, field)
-        if not (start.is_integer() and end.is_integer() and 0 <= start < end < 2**31):
+        whole = start.is_integer() and end.is_integer()
+        if not (whole and (0 <= start < end < 2**31 or start == end == 0)):
             raise BadValue(
                 f"field '{field.name}': expected whole numbers with 0 <= start < end, found {raw!r}"
             )

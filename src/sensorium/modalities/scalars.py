@@ -46,7 +46,12 @@ class _Classes(Modality):
         """The classes that occur, or the option `classes` if the order of codes matters."""
         if "classes" in field.options:
             return {"classes": [to_class(name) for name in field.options["classes"]]}
-        found = {name for raw in values for name in self._names(raw, field)}
+        found: set[str] = set()
+        for raw in values:
+            try:
+                found.update(self._names(raw, field))
+            except BadValue:  # the row will be set aside when it is loaded
+                continue
         return {"classes": sorted(found, key=_natural)}
 
     def _names(self, raw: Any, field: Field) -> list[str]:
@@ -70,7 +75,7 @@ class _Classes(Modality):
 class Category(_Classes):
     """One of several classes; a list in a cell gives one class for each entry it is `of`.
 
-    Option `classes`: their names in the order of the codes; else those of the training rows, sorted.
+    Option `classes`: their names in the order of the codes; else those of training rows, sorted.
     """
 
     name = "category"
@@ -184,14 +189,13 @@ class Number(Modality):
 
     def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
         """Mean and standard deviation (1 if all are equal)."""
-        cells = [cell for raw in values for cell in self.entries(raw, field)]
-        return spread([number for cell in cells if (number := self._try(cell, field)) is not None])
-
-    def _try(self, raw: Any, field: Field) -> float | None:
-        try:
-            return self.decode(raw, field, None)
-        except BadValue:  # the row will be set aside when it is loaded
-            return None
+        numbers: list[float] = []
+        for raw in values:
+            try:
+                numbers += [self.decode(cell, field, None) for cell in self.entries(raw, field)]
+            except BadValue:  # the row will be set aside when it is loaded
+                continue
+        return spread(numbers)
 
     def decode(self, raw: Any, field: Field, view: Any) -> float:
         """The number.
@@ -208,9 +212,8 @@ class Number(Modality):
         return torch.tensor(values, dtype=torch.float32), None
 
     def show(self, value: Any, field: Field) -> str:
-        """The number with four digits; what is none, as it is."""
-        number = self._try(value, field)
-        return str(value) if number is None else f"{number:.4g}"
+        """The number, with four digits if it is a fraction."""
+        return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def spread(numbers: Sequence[float]) -> dict[str, float]:

@@ -29,8 +29,8 @@ class Table(Modality):
     """Columns of the kinds `number`, `category` and `date`, named in `field.columns`.
 
     Numbers and dates (days since 1970) are standardised by the training rows. Categories are codes
-    from 1 on, by falling frequency; 0 stands for what no training row has, and for all classes after
-    the first 1,000. Options: `decimal` (`,` for the decimal comma) and `date_format`.
+    from 1 on, by falling frequency; 0 stands for what no training row has, and for all classes
+    after the first 1,000. Options: `decimal` (`,` for the decimal comma) and `date_format`.
     """
 
     name = "table"
@@ -141,7 +141,7 @@ class Table(Modality):
 
 
 def cardinalities(field: Field) -> list[int]:
-    """For each column the number of its codes, the unknown one included; 0 for numbers and dates."""
+    """For each column the number of its codes, the unknown one included; 0 if it has none."""
     fitted = _fitted(field)
     return [
         len(fitted[column]["classes"]) + 1 if kind == "category" else 0

@@ -256,8 +256,8 @@ class Text(Modality):
     surrogate pairs, which no tokenizer takes, are replaced one for one, so that character offsets
     stay.
 
-    Option `language` (`en`, `de`, `id` or `zh`) says in which language a flip of the picture looks for
-    words like "left"; without it, in all of them.
+    Option `language` (`en`, `de`, `id` or `zh`) says in which language a flip of the picture looks
+    for words like "left"; without it, in all of them.
     """
 
     name = "text"

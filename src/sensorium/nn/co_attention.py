@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from sensorium.nn.blocks import Layer
@@ -27,3 +30,22 @@ class CoAttention(nn.Module):
         seen = self.first(first.values, bidirectional.dense(first, second), second.values)
         read = self.second(second.values, bidirectional.dense(second, first), first.values)
         return first.with_values(seen), second.with_values(read)
+
+
+def exchanges(
+    depth: int,
+    width: int,
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+) -> nn.ModuleList:
+    """Several exchanges between two streams of one width.
+
+    Args:
+        depth: how many.
+        width: of the tokens.
+        first: settings of the first stream's layers, `heads` among them.
+        second: those of the second stream's.
+    """
+    return nn.ModuleList(
+        CoAttention(Layer(width, **first), Layer(width, **second)) for _ in range(depth)
+    )

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.nn.encoders.scalars import with_area
-from sensorium.types import Tokens
+from sensorium.types import Entries, Tokens
 from sensorium.types.names import number_of
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -54,6 +54,22 @@ class Regions:
             torch.cat([whole, self.boxes], 1),
             torch.cat([self.mask.any(1, keepdim=True), self.mask], 1),
         )
+
+
+def side_by_side(
+    entries: Entries, size: int, width: int
+) -> tuple[Shaped[Tensor, "{size} {width} ..."], Bool[Tensor, "{size} {width}"]]:
+    """The entries of each row at the places of their items, and where there are any.
+
+    So boxes and the classes of boxes stand at the same places. Items from `width` on are left out.
+    """
+    kept = entries.item < width
+    at = (entries.row[kept], entries.item[kept])
+    values = entries.values.new_zeros((size, width, *entries.values.shape[1:]))
+    values[at] = entries.values[kept]
+    mask = torch.zeros(size, width, dtype=torch.bool, device=values.device)
+    mask[at] = True
+    return values, mask
 
 
 def areas(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape"]:

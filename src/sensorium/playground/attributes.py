@@ -8,9 +8,9 @@ from typing import Any
 from sensorium.playground.base import CAPTIONED, PlaygroundView, Row
 from sensorium.playground.compose import Wish
 from sensorium.playground.sounds import left_to_right
+from sensorium.playground.stream import Stream
 from sensorium.playground.synthesis import RATE, glide
 from sensorium.playground.world import COLOURS, Scene
-from sensorium.types.draws import Stream
 
 WARM = tuple(COLOURS.index(colour) for colour in ("red", "orange", "yellow"))
 COLD = tuple(COLOURS.index(colour) for colour in ("green", "blue", "purple"))

@@ -14,8 +14,8 @@ from sensorium.playground.compose import Wish, compose
 from sensorium.playground.holdout import SPLITS, Holdout
 from sensorium.playground.options import resolve, span
 from sensorium.playground.pictures import LANGUAGES, name
+from sensorium.playground.stream import Stream
 from sensorium.playground.world import Scene
-from sensorium.types.draws import Stream
 
 # Rows of one version have the same bytes for ever; tests hold digests of them.
 VERSION = "1"

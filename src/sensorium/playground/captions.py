@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensorium.playground.pictures import name
+from sensorium.playground.stream import Stream
 from sensorium.playground.words import WORDS, Language, Phrase, fill, join, naming
 from sensorium.playground.world import COLOURS, Scene
-from sensorium.types.draws import Stream
 
 
 class Mention(NamedTuple):

@@ -9,8 +9,8 @@ from math import isqrt
 from sensorium.playground.holdout import Holdout
 from sensorium.playground.options import PlaygroundError
 from sensorium.playground.pictures import extent
+from sensorium.playground.stream import Stream
 from sensorium.playground.world import COLOURS, Scene, Thing, tile_margin
-from sensorium.types.draws import Stream
 
 ATTEMPTS = 5000
 TINT = 12

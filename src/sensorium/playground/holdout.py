@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from math import comb
 
 from sensorium.playground.options import PlaygroundError
+from sensorium.playground.stream import Stream
 from sensorium.playground.world import COLOURS
-from sensorium.types.draws import Stream, permutation
+from sensorium.types.draws import permutation
 
 SPLITS = ("train", "validation", "test")
 # With fewer sets of pictures than this, the colour of the ground also tells scenes apart.

@@ -90,9 +90,9 @@ def _whole(place: str, value: object) -> int:
         return int(value)
     if isinstance(value, int):
         return value
+    words = {"true": 1, "yes": 1, "false": 0, "no": 0}
     try:
-        return {"true": 1, "false": 0}.get(str(value).lower()) or int(str(value))
+        text = str(value).lower()
+        return words[text] if text in words else int(text)
     except ValueError:
-        if str(value).lower() == "false":
-            return 0
         raise PlaygroundError(f"{place}: expected a whole number, not '{value}'") from None

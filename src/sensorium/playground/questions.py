@@ -9,9 +9,9 @@ from sensorium.playground.base import COMMON, PlaygroundView, Row
 from sensorium.playground.compose import ATTEMPTS, Wish
 from sensorium.playground.options import PlaygroundError
 from sensorium.playground.pictures import name, pictures
+from sensorium.playground.stream import Stream
 from sensorium.playground.words import WORDS, Phrase, fill
 from sensorium.playground.world import COLOURS, RELATIONS, Scene
-from sensorium.types.draws import Stream
 
 
 class Questions(PlaygroundView):
@@ -102,7 +102,7 @@ class Questions(PlaygroundView):
             if found:
                 return scene, [found[stream.below(len(found))]]
         raise PlaygroundError(
-            f"found no {split} scene with a {COLOURS[colour]} tile; give a larger number of pictures"
+            f"found no {split} scene with a {COLOURS[colour]} tile; give more pictures"
         )
 
     def _row(self, split: str, number: int) -> Row:

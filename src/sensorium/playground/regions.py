@@ -13,8 +13,8 @@ from sensorium.playground.captions import Mention, describe
 from sensorium.playground.compose import ATTEMPTS, draw_picture, draw_side
 from sensorium.playground.holdout import SPLITS
 from sensorium.playground.options import PlaygroundError, span
+from sensorium.playground.stream import Stream
 from sensorium.playground.world import COLOURS, Scene, Thing
-from sensorium.types.draws import Stream
 
 TRIES = 60  # to change a scene in one way before another is taken
 FINE = 16  # proposals are placed on a grid this much finer than pixels

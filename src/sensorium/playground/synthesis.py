@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensorium.playground.pictures import pictures
-from sensorium.types.draws import Stream
+from sensorium.playground.stream import Stream
 
 RATE = 16000
 LENGTH = RATE // 2

@@ -113,6 +113,10 @@ class System(nn.Module):
         """Its losses on a batch, by name."""
         raise NotImplementedError
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Rows that will be scored in many pairs, with what can be computed once for each of them."""
+        return batch
+
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """The losses; what wrappers for several processes call."""
         return self.losses(batch)
@@ -143,6 +147,10 @@ class Embeds(Protocol):
 @runtime_checkable
 class ScoresPairs(Protocol):
     """Reads both sides of a pair together."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Rows of one side, with what can be computed once for each of them."""
+        ...
 
     def score_pairs(self, batch: Batch) -> Float[Tensor, "batch"]:
         """How well the query and the target of each row match; larger is better."""

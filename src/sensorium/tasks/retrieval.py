@@ -19,7 +19,7 @@ from sensorium.tasks.metrics import (
     rank_pair_from_scores,
     retrieval_scores,
 )
-from sensorium.types import Schema, UserError, concatenate
+from sensorium.types import Batch, Schema, UserError, concatenate
 
 PAIR_POOL = 50
 PAIR_ROWS = 300
@@ -194,6 +194,8 @@ class _Pairs:
     def scored(self, system: ScoresPairs) -> Float[np.ndarray, "queries targets"]:
         """Scores of all pairs within each pool; others are not computed."""
         scores = np.full((len(self.queries), len(self.targets)), -np.inf, dtype=np.float32)
+        query_rows = self._prepared(system, self.query_at, self.query_side)
+        target_rows = self._prepared(system, self.at, self.target_side)
         for pool in np.unique(self.query_pools):
             query_of = np.flatnonzero(self.query_pools == pool)
             target_of = np.flatnonzero(self.target_pools == pool)
@@ -201,13 +203,24 @@ class _Pairs:
             for start in range(0, len(pairs[0]), 4 * self.reader.batch_size):
                 chosen = slice(start, start + 4 * self.reader.batch_size)
                 left, right = pairs[0][chosen], pairs[1][chosen]
-                queries = self.whole.take(torch.from_numpy(self.query_at[left]))
-                targets = self.whole.take(torch.from_numpy(self.at[right]))
-                batch = queries.only(*self.query_side).joined(targets.only(*self.target_side))
+                queries = query_rows.take(torch.from_numpy(left))
+                batch = queries.joined(target_rows.take(torch.from_numpy(right)))
                 batch = batch.to(self.reader.device)
                 with self.reader.asking():
                     scores[left, right] = system.score_pairs(batch).float().cpu().numpy()
         return scores
+
+    def _prepared(
+        self, system: ScoresPairs, at: Int[np.ndarray, " rows"], side: tuple[str, ...]
+    ) -> Batch:
+        """One side of the pairs, with what the system computes once for each row."""
+        parts = []
+        for start in range(0, len(at), self.reader.batch_size):
+            chosen = torch.from_numpy(at[start : start + self.reader.batch_size])
+            batch = self.whole.take(chosen).only(*side).to(self.reader.device)
+            with self.reader.asking():
+                parts.append(system.prepare(batch).only(*side).to("cpu"))
+        return concatenate(parts)
 
     def ranked(
         self,

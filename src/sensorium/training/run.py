@@ -89,7 +89,7 @@ class Run:
             rows = own.rows(split)
         else:
             own = self.rows_of(data)
-            rows = own.all_rows()
+            rows = own.rows("all")
         if len(rows) == 0:
             raise UserError(f"there are no {split} rows in {own.name}")
         evaluation = evaluate_system(self.system, own, rows, task, cache)
@@ -111,7 +111,7 @@ class Run:
         reader = Reader(self.system, rows, 64, None)
         keys: list[str] = []
         vectors: dict[str, list[Any]] = {name: [] for name in fields}
-        for batch in reader.batches(rows.all_rows()):
+        for batch in reader.batches(rows.rows("all")):
             keys += [str(key) for key in batch.keys]
             for name in fields:
                 present = batch.present(name).tolist()
@@ -138,7 +138,7 @@ class Run:
         reader = Reader(self.system, rows, 64, None)
         keys: list[str] = []
         outputs = []
-        for batch in reader.batches(rows.all_rows()):
+        for batch in reader.batches(rows.rows("all")):
             keys += [str(key) for key in batch.keys]
             with reader.asking():
                 outputs.append(self.system.predict(batch).float().cpu())  # type: ignore[operator]

@@ -9,10 +9,14 @@ two, before and after a resume, and on every machine: the arithmetic is 64-bit i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+Key = int | np.integer | Sequence[int] | NDArray[np.integer]
+_Bits = np.uint64 | NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -25,13 +29,13 @@ def purpose_key(purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix(x: _Bits) -> _Bits:
     x = (x ^ (x >> np.uint64(30))) * _MIX_A
     x = (x ^ (x >> np.uint64(27))) * _MIX_B
     return x ^ (x >> np.uint64(31))
 
 
-def integers(purpose: str, *keys: ArrayLike) -> NDArray[np.uint64]:
+def integers(purpose: str, *keys: Key) -> NDArray[np.uint64]:
     """Uniform 64-bit integers, one for each element of the broadcast `keys`.
 
     Args:
@@ -46,9 +50,9 @@ def integers(purpose: str, *keys: ArrayLike) -> NDArray[np.uint64]:
         return np.asarray(_mix(state + _GOLDEN))
 
 
-def uniform(purpose: str, *keys: ArrayLike) -> NDArray[np.float64]:
+def uniform(purpose: str, *keys: Key) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), one for each element of the broadcast `keys`."""
-    return (integers(purpose, *keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((integers(purpose, *keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 def permutation(size: int, purpose: str, *keys: int) -> NDArray[np.int64]:
@@ -59,59 +63,3 @@ def permutation(size: int, purpose: str, *keys: int) -> NDArray[np.int64]:
 def generator(purpose: str, *keys: int) -> np.random.Generator:
     """A NumPy generator for draws whose number is not known beforehand."""
     return np.random.default_rng(int(integers(purpose, *keys)))
-
-
-_WORD = (1 << 64) - 1
-
-
-def _mix_one(x: int) -> int:
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _WORD
-    return x ^ (x >> 31)
-
-
-class Stream:
-    """The numbers `integers(purpose, *keys, 0)`, `integers(purpose, *keys, 1)`, ... one by one.
-
-    Plain Python integers: for the few draws of one row this is faster than small arrays, and it
-    suits draws whose number is not known beforehand.
-    """
-
-    def __init__(self, purpose: str, *keys: int) -> None:
-        state = purpose_key(purpose)
-        for key in keys:
-            state = _mix_one((state + 0x9E3779B97F4A7C15 * (key + 1)) & _WORD)
-        self._state = state
-        self._offset = 0
-
-    def next(self) -> int:
-        """The next uniform 64-bit integer."""
-        self._offset += 0x9E3779B97F4A7C15
-        x = (self._state + self._offset) & _WORD
-        # `_mix_one` twice, written out: this is where rows of the playground spend their time.
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _WORD
-        x = ((x ^ (x >> 31)) + 0x9E3779B97F4A7C15) & _WORD
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _WORD
-        return x ^ (x >> 31)
-
-    def below(self, limit: int) -> int:
-        """A uniform integer in `range(limit)`."""
-        return (self.next() * limit) >> 64
-
-    def between(self, low: int, high: int) -> int:
-        """A uniform integer from `low` to `high`, both included."""
-        return low + self.below(high - low + 1)
-
-    def chance(self, percent: int) -> bool:
-        """True in `percent` of a hundred cases."""
-        return self.below(100) < percent
-
-    def shuffled(self, size: int) -> list[int]:
-        """The numbers of `range(size)` in a random order."""
-        order = list(range(size))
-        for last in range(size - 1, 0, -1):
-            other = self.below(last + 1)
-            order[last], order[other] = order[other], order[last]
-        return order

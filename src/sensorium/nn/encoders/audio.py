@@ -104,7 +104,7 @@ class AudioEncoder(Encoder):
         self.spectrogram = LogMel(view.rate, bands)
         self.frames = frames
         self.patch = nn.Linear(bands * frames, width)
-        longest = self.spectrogram.frames(math.ceil(view.seconds * view.rate))
+        longest = self.spectrogram.frames(view.num_samples)
         self.positions = nn.Parameter(torch.randn(-(-longest // frames), width) * 0.02)
         self.layers = transformer(depth, width, heads, activation=activation)
         self.norm = nn.LayerNorm(width)

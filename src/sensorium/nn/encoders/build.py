@@ -12,7 +12,12 @@ from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders.audio import AudioEncoder
 from sensorium.nn.encoders.base import Encoded, Encoder
 from sensorium.nn.encoders.image import ImageEncoder
-from sensorium.nn.encoders.scalars import BoxEncoder, CategoryEncoder, GeneralEncoder
+from sensorium.nn.encoders.scalars import (
+    BoxEncoder,
+    CategoryEncoder,
+    GeneralEncoder,
+    NumberEncoder,
+)
 from sensorium.nn.encoders.table import TableEncoder
 from sensorium.nn.encoders.text import TextEncoder
 from sensorium.types import Field, UserError
@@ -20,8 +25,10 @@ from sensorium.types import Field, UserError
 OWN: dict[str, type[Encoder]] = {
     "audio": AudioEncoder,
     "boxes": BoxEncoder,
+    "categories": CategoryEncoder,
     "category": CategoryEncoder,
     "image": ImageEncoder,
+    "number": NumberEncoder,
     "table": TableEncoder,
     "text": TextEncoder,
 }

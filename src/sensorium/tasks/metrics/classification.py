@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
 from scipy import sparse
 
-from sensorium.tasks.intervals import bootstrap, ratio, row_groups
+from sensorium.tasks.intervals import bootstrap, ratio, row_groups, summable
 from sensorium.tasks.metrics.auroc import RankedScores
 from sensorium.tasks.metrics.scores import Scores
 
@@ -117,17 +117,19 @@ def multilabel_scores(
     right = (predicted == labels).mean(axis=1)
     exact = (predicted == labels).all(axis=1).astype(np.float64)
     ranked = [RankedScores.of(probabilities[:, i], labels[:, i]) for i in range(num_labels)]
-    present, given = labels.T.astype(np.float64), predicted.T.astype(np.float64)
-    found = present * given
+    present, given = summable(labels.T), summable(predicted.T)
+    found = summable((labels & predicted).T)
+    shares = summable(np.stack([right, exact]))
 
     def statistic(weights: Float[np.ndarray, "rows resamples"]) -> dict[str, np.ndarray]:
         total = weights.sum(axis=0)
         actual, positive, hits = present @ weights, given @ weights, found @ weights
         recall = ratio(hits, actual)
         specificity = ratio(total - actual - positive + hits, total - actual)
+        accuracy, exact_match = shares @ weights
         return {
-            "accuracy": ratio(right @ weights, total),
-            "exact_match": ratio(exact @ weights, total),
+            "accuracy": ratio(accuracy, total),
+            "exact_match": ratio(exact_match, total),
             "balanced_accuracy": _mean_of_defined((recall + specificity) / 2),
             "macro_F1": _mean_of_defined(ratio(2 * hits, actual + positive)),
             "macro_AUROC": _mean_of_defined(np.stack([one.auroc(weights) for one in ranked])),
@@ -179,10 +181,11 @@ def closed_answer_scores(
     masks = {"accuracy": np.ones(len(answers))}
     if kinds is not None:
         masks |= {f"accuracy/{kind}": (kinds == kind) * 1.0 for kind in np.unique(kinds)}
-    mask = np.stack(list(masks.values()))
+    asked = summable(np.stack(list(masks.values())))
+    answered = summable(np.stack([column * correct for column in masks.values()]))
 
     def statistic(weights: Float[np.ndarray, "rows resamples"]) -> dict[str, np.ndarray]:
-        accuracies = ratio((mask * correct) @ weights, mask @ weights)
+        accuracies = ratio(answered @ weights, asked @ weights)
         return dict(zip(masks, accuracies, strict=True))
 
     chosen = {name: column > 0 for name, column in masks.items()}

@@ -150,7 +150,7 @@ def assign_pools(
     if size < 1:
         raise ValueError(f"a pool holds at least one group, not {size}")
     first, second = _as_integers(first_groups, second_groups)
-    num_groups = 1 + max(first.max(initial=-1), second.max(initial=-1))
+    num_groups = 1 + int(max(first.max(initial=-1), second.max(initial=-1)))
     num_pools = max(1, round(num_groups / size))
     pool_of_group = permutation(num_groups, "pools", seed) * num_pools // max(1, num_groups)
     return pool_of_group[first], pool_of_group[second]

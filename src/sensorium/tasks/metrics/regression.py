@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Real, Shaped
 
-from sensorium.tasks.intervals import bootstrap, ratio, row_groups
+from sensorium.tasks.intervals import bootstrap, ratio, row_groups, summable
 from sensorium.tasks.metrics.scores import Scores
 
 
@@ -34,11 +34,12 @@ def regression_scores(
     # makes a constant target exactly zero.
     centred = target - np.median(target) if len(target) else target
     error = predictions.astype(np.float64) - target
-    columns = np.stack([error**2, np.abs(error), centred, centred**2])
+    errors = {"MAE": np.abs(error), "MSE": error**2}
+    columns = summable(np.stack([*errors.values(), centred, centred**2]))
 
     def statistic(weights: Float[np.ndarray, "rows resamples"]) -> dict[str, np.ndarray]:
         count = weights.sum(axis=0)
-        squared, absolute, first, second = columns @ weights
+        absolute, squared, first, second = columns @ weights
         spread = second - ratio(first**2, count)
         # Rounding leaves something of a resample that drew one value only.
         spread[~(spread > 1e-12 * second)] = 0
@@ -50,6 +51,6 @@ def regression_scores(
 
     return Scores(
         metrics=bootstrap(statistic, clusters, resamples=resamples, seed=seed),
-        per_row={"MAE": columns[1], "MSE": columns[0]},
-        groups={"MAE": clusters, "MSE": clusters},
+        per_row=errors,
+        groups=dict.fromkeys(errors, clusters),
     )

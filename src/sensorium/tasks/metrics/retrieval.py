@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from sensorium.tasks.intervals import bootstrap, ratio, weighted_median
+from sensorium.tasks.intervals import bootstrap, ratio, summable, weighted_median
 from sensorium.tasks.metrics.ranking import RankResult
 from sensorium.tasks.metrics.scores import Scores
 
@@ -43,6 +43,7 @@ def retrieval_scores(
     if second is not None:
         directions[f"{names[1]}->{names[0]}"] = second
     rows = {name: _rows(result.ranks) for name, result in directions.items()}
+    columns = {name: summable(np.stack(list(own.values()))) for name, own in rows.items()}
     ends = np.cumsum([0, *(len(result.ranks) for result in directions.values())])
     all_groups = np.concatenate([result.groups for result in directions.values()])
 
@@ -50,7 +51,7 @@ def retrieval_scores(
         metrics: dict[str, np.ndarray] = {}
         for index, (name, result) in enumerate(directions.items()):
             own = weights[ends[index] : ends[index + 1]]
-            sums = np.stack(list(rows[name].values())) @ own
+            sums = columns[name] @ own
             for key, mean in zip(rows[name], ratio(sums, own.sum(axis=0)), strict=True):
                 metrics[f"{name}/{key}"] = mean
             metrics[f"{name}/median_rank"] = weighted_median(result.ranks, own)
@@ -65,7 +66,7 @@ def retrieval_scores(
             groups[f"{name}/{key}"] = result.groups
     for key in next(iter(rows.values())):
         share = len(all_groups) / len(directions)
-        scaled = [columns[key] * (share / max(1, len(columns[key]))) for columns in rows.values()]
+        scaled = [own[key] * (share / max(1, len(own[key]))) for own in rows.values()]
         per_row[key] = np.concatenate(scaled)
         groups[key] = all_groups
     return Scores(

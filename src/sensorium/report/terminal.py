@@ -1,0 +1,177 @@
+"""Results as tables for a terminal, and as plain text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sensorium.report import numbers
+
+if TYPE_CHECKING:
+    from sensorium.types import Card
+
+TEXT_WIDTH = 120
+
+Row = Mapping[str, Any]
+
+
+def to_text(renderable: RenderableType, width: int = TEXT_WIDTH) -> str:
+    """What a renderable looks like, without colour codes and without blanks at the ends of lines."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def comparison_table(rows: Sequence[Row], summary: Row) -> RenderableType:
+    """The table of a comparison, with failures and paired differences beneath.
+
+    Columns that do not fit the width are left out, the least important first.
+
+    Args:
+        rows: as in `compare.json`.
+        summary: as in `summary.json`.
+    """
+    parts: list[RenderableType] = []
+    if summary["systems"]:
+        parts.append(_Fitting(_comparison_columns(summary)))
+        parts += [_difference_line(difference) for difference in summary["differences"]]
+    for row in rows:
+        if row["status"] == "failed":
+            line = Text(f"{row['system']}, seed {row['seed']}, failed: ", style="red")
+            parts.append(line.append(str(row["error"]), style="default"))
+    for system, reason in summary["skipped"].items():
+        parts.append(Text(f"not compared: {system}: {reason}", style="dim"))
+    return Group(*parts)
+
+
+def evaluation_table(evaluation: Row) -> RenderableType:
+    """The metrics of one run, from what `evaluation.json` holds."""
+    rows, pool = evaluation["rows"], evaluation.get("pool")
+    among = f", pools of {pool}" if pool else ""
+    title = f"{evaluation['task']} on {numbers.plural(rows, 'row')}{among}"
+    table = _table(title=title)
+    table.add_column("metric")
+    for heading in ("value", "low", "high"):
+        table.add_column(heading, justify="right")
+    metrics = evaluation["metrics"]
+    for key in numbers.ordered(metrics, evaluation["main_metric"]):
+        name, where = numbers.metric_label(key)
+        cells = [numbers.metric_value(key, metrics[key][part]) for part in ("value", "low", "high")]
+        style = "bold" if key == evaluation["main_metric"] else None
+        table.add_row(Text(f"{name}, {where}" if where else name), *cells, style=style)
+    speed = numbers.milliseconds(evaluation["inference_ms_per_row"])
+    parts: list[RenderableType] = [table, Text(f"{speed} ms per row", style="dim")]
+    if faults := evaluation.get("faults"):
+        parts.append(Text(f"{numbers.plural(faults, 'row')} could not be read", style="yellow"))
+    return Group(*parts)
+
+
+def systems_table(cards: Mapping[str, Card]) -> RenderableType:
+    """The catalogue: a line for each system."""
+    table = _table()
+    table.add_column("system", style="bold", no_wrap=True)
+    for heading in ("title", "paper", "reads", "tasks"):
+        table.add_column(heading)
+    for name, card in cards.items():
+        paper = f"{card.paper}, {card.year}" if card.year else card.paper
+        cells = (card.title, paper, ", ".join(card.modalities), ", ".join(card.tasks))
+        table.add_row(name, *(Text(cell) for cell in cells))
+    return table
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column, with the order in which columns are taken while there is room."""
+
+    heading: str
+    cells: list[Text | str]
+    importance: int
+    justify: Any = "right"
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """A table of the most important columns that fit."""
+
+    columns: list[_Column]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        order = sorted(self.columns, key=lambda column: column.importance)
+        for num_columns in range(len(order), 0, -1):
+            taken = order[:num_columns]
+            table = _table()
+            shown = [column for column in self.columns if column in taken]
+            for column in shown:
+                table.add_column(column.heading, justify=column.justify, vertical="bottom")
+            for cells in zip(*(column.cells for column in shown), strict=True):
+                table.add_row(*cells)
+            if console.measure(table, options=options).maximum <= options.max_width:
+                break
+            if num_columns == 2:  # the system and the main metric are always there
+                break
+        yield table
+
+
+def _comparison_columns(summary: Row) -> list[_Column]:
+    main, best = summary["main_metric"], summary["best"]
+    systems: Mapping[str, Row] = summary["systems"]
+    entries = list(systems.values())
+    styles = {name: "bold green" if name == best else "" for name in systems}
+    names = [f"{name} (best)" if name == best and len(systems) > 1 else name for name in systems]
+    columns = [
+        _Column(
+            "system",
+            [Text(shown, style=styles[name]) for shown, name in zip(names, systems, strict=True)],
+            0,
+            "left",
+        )
+    ]
+    if any(entry["runs"] > 1 for entry in entries):
+        columns.append(_Column("seeds", [str(entry["runs"]) for entry in entries], 3))
+    keys = dict.fromkeys(key for entry in entries for key in entry["metrics"])
+    for place, key in enumerate(numbers.ordered(keys, main)):
+        name, where = numbers.metric_label(key)
+        write = numbers.with_interval if key == main else _value_only
+        if key == main and summary.get("pool"):
+            where = f"pool {summary['pool']}"
+        cells: list[Text | str] = [
+            Text(write(key, entry["metrics"][key]), style=styles[system] if key == main else "")
+            if key in entry["metrics"]
+            else numbers.NOTHING
+            for system, entry in systems.items()
+        ]
+        heading = f"{name}\n{where}" if where else name
+        columns.append(_Column(heading, cells, 1 if key == main else 10 + place))
+    costs = [numbers.cost_cells(entry["cost"]) for entry in entries]
+    for importance, heading in enumerate(("training", "ms per row", "parameters", "peak memory")):
+        lines = heading.replace(" ", "\n", 1)
+        columns.append(_Column(lines, [cost[heading] for cost in costs], 4 + importance))
+    return columns
+
+
+def _value_only(key: str, metric: Mapping[str, float | None]) -> str:
+    return numbers.metric_value(key, metric["value"])
+
+
+def _difference_line(difference: Row) -> Text:
+    key = difference["metric"]
+    line = Text(f"{difference['of']} − {difference['from']}: ")
+    line.append(f"{numbers.difference(key, difference)} {numbers.metric_label(key)[0]}")
+    line.append(f", over {difference['over']}", style="dim")
+    if not numbers.is_clear(difference):
+        line.append(": no clear difference", style="yellow")
+    return line
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )

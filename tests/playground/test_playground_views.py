@@ -1,0 +1,236 @@
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensorium.playground import VIEWS, PlaygroundError, view
+from sensorium.playground.compose import Wish, compose
+from sensorium.playground.holdout import Holdout
+from sensorium.playground.pictures import LANGUAGES
+from sensorium.playground.stream import Stream
+from sensorium.types import Field, Schema
+from sensorium.types.draws import integers
+
+SPLITS = ("train", "validation", "test")
+
+
+def digest(rows: list[dict[str, Any]]) -> str:
+    total = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            total.update(f"{value.dtype.str}{value.shape}".encode())
+            total.update(np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, dict):
+            for key in sorted(value):
+                total.update(key.encode())
+                add(value[key])
+        else:
+            total.update(json.dumps(value, ensure_ascii=False).encode())
+
+    for row in rows:
+        add(row)
+    return total.hexdigest()
+
+
+# These may change only together with `VERSION` in base.py: results elsewhere rest on these bytes.
+DIGESTS = {
+    "scenes": "?",
+}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("scenes", {}),
+    ("scenes", {"seed": 7, "objects": "3-5", "caption": "dense", "language": "mixed", "masks": 1}),
+    ("scenes", {"caption": "noisy", "language": "mixed", "holdout": "objects", "tiles": 1}),
+    ("scenes", {"size": 128, "objects": "9-16", "pictures": 1500, "named": "2-3"}),
+    ("regions", {}),
+    ("questions", {"language": "mixed"}),
+    ("questions", {"tiles": 1, "holdout": "combinations", "seed": 3}),
+    ("attributes", {}),
+    ("sounds", {"objects": "1-4"}),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters"), CASES)
+def test_rows_have_the_same_bytes_everywhere(name, parameters):
+    rows = view(name, train=50, validation=10, test=20, **parameters)
+    found = digest([rows[index] for index in [*range(12), *range(50, 54), *range(60, 72)]])
+    assert found == DIGESTS[repr(view(name, **parameters))]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_the_order_of_asking_changes_nothing(name):
+    rows, again = view(name), view(name)
+    forward = [digest([rows[index]]) for index in (5, 20500, 21000)]
+    backward = [digest([again[index]]) for index in (21000, 20500, 5)]
+    assert forward == backward[::-1]
+    assert len(set(forward)) == 3
+    assert digest([view(name, seed=1)[5]]) != forward[0]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_fields_fit_the_rows(name):
+    rows = view(name, train=10, validation=10, test=10)
+    schema = Schema(fields=tuple(Field(**field) for field in rows.fields))
+    row = rows[25]
+    assert {column for field in schema for column in field.source_columns} <= set(row)
+    assert row["image"].dtype == np.uint8 and row["image"].ndim == 3
+    assert row["image"].flags.writeable
+    assert row["split"] == "test"
+    assert json.loads(json.dumps(rows.parameters)) == rows.parameters
+    assert view(name, **{k: str(v) for k, v in rows.parameters.items()}).parameters == (
+        rows.parameters
+    )
+
+
+def test_splits_are_known_without_making_rows():
+    rows = view("scenes", train=10**12, validation=5, test=7)
+    assert len(rows) == 10**12 + 12
+    assert rows.split(10**12 - 1) == "train" and rows.split(10**12) == "validation"
+    assert rows.split_indices("test").tolist() == list(range(10**12 + 5, 10**12 + 12))
+    assert rows[10**12 - 1]["split"] == "train"
+    assert rows[-1]["split"] == rows.split(len(rows) - 1) == "test"
+    with pytest.raises(IndexError):
+        rows[len(rows)]
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        rows.split_indices("dev")
+
+
+def test_more_training_rows_leave_the_test_rows_as_they_are():
+    few, many = view("scenes", train=10), view("scenes", train=1000, validation=3)
+    assert digest([few[1010 + 4]]) == digest([many[1003 + 4]])
+
+
+def contents(rows, split, key, limit=400):
+    return {key(rows.scene(int(index))) for index in rows.split_indices(split)[:limit]}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("pictures", [12, 200])
+def test_splits_share_no_scene(name, pictures):
+    options = {"objects": 2} if name != "regions" else {"distractors": 1, "objects": 3}
+    rows = view(name, pictures=pictures, train=400, validation=400, test=400, **options)
+
+    def key(scene):
+        shown = tuple(sorted(thing.picture for thing in scene.things))
+        return shown, scene.background
+
+    train, validation, test = (contents(rows, split, key) for split in SPLITS)
+    assert min(len(train), len(validation), len(test)) > 20
+    assert not train & test and not train & validation and not validation & test
+    other = view(name, seed=99, pictures=pictures, train=400, **options)
+    assert not contents(other, "train", key) & test
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_held_out_objects_are_never_seen_in_training(name):
+    rows = view(name, holdout="objects", train=400, validation=100, test=100)
+
+    def key(scene):
+        return frozenset(thing.picture for thing in scene.things)
+
+    train, validation, test = (frozenset().union(*contents(rows, split, key)) for split in SPLITS)
+    assert not train & test and not train & validation and not validation & test
+    assert len(train) > 100 and len(validation) > 15 and len(test) > 30
+
+
+@pytest.mark.parametrize("name", ["scenes", "questions", "attributes", "sounds"])
+@pytest.mark.parametrize("tiles", [0, 1])
+def test_held_out_combinations_have_parts_that_training_shows(name, tiles):
+    rows = view(name, holdout="combinations", tiles=tiles, pictures=40, train=1500, test=300)
+
+    def key(scene):
+        return frozenset(
+            (thing.picture, scene.background if thing.tile is None else thing.tile)
+            for thing in scene.things
+        )
+
+    train, test = (frozenset().union(*contents(rows, s, key, 1500)) for s in ("train", "test"))
+    assert test and not train & test
+    assert {picture for picture, _ in test} <= {picture for picture, _ in train}
+    assert {colour for _, colour in test} <= {colour for _, colour in train}
+
+
+def test_scenes_keep_things_apart_and_inside():
+    for parameters in ({}, {"objects": "1-16", "tiles": 1}, {"objects": "5-9", "size": 96}):
+        rows = view("scenes", **parameters)
+        for index in range(300):
+            scene = rows.scene(index)
+            assert scene.tidy()
+            assert len({thing.picture for thing in scene.things}) == len(scene.things)
+            assert all(thing.tile != scene.background for thing in scene.things)
+
+
+def test_seeds_do_not_change_which_scenes_are_for_testing():
+    holdout = Holdout("scenes", 200)
+    scene = compose(Stream("here", 5), "test", holdout, Wish(3), size=64, tiles=False)
+    shown = [thing.picture for thing in scene.things]
+    assert holdout.may_be("test", shown, scene.background)
+    assert not holdout.may_be("train", shown[::-1], scene.background)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("scene", {}, "unknown playground view 'scene'. Did you mean 'scenes'?"),
+        ("scenes", {"object": 2}, "no parameter 'object'. Did you mean 'objects'?"),
+        ("scenes", {"caption": "dens"}, "unknown 'dens'. Did you mean 'dense'?"),
+        ("scenes", {"language": "fr"}, "unknown 'fr'"),
+        ("scenes", {"objects": "4-2"}, "not within 1-16"),
+        ("scenes", {"objects": "many"}, "expected 3 or 2-4"),
+        ("scenes", {"train": "lots"}, "expected a whole number"),
+        ("scenes", {"pictures": 99999}, "is not from 1 to"),
+        ("scenes", {"pictures": 3, "objects": 4}, "larger number of pictures"),
+        ("scenes", {"pictures": 9, "holdout": "objects"}, "larger number of pictures"),
+        ("regions", {"caption": "noisy"}, "give distractors=1"),
+        ("questions", {"caption": "short"}, "no parameter 'caption'"),
+    ],
+)
+def test_errors_say_what_was_expected(name, parameters, message):
+    with pytest.raises(PlaygroundError) as error:
+        view(name, **parameters)
+    assert message in str(error.value)
+    assert isinstance(error.value, ValueError)
+
+
+def test_a_split_that_cannot_be_filled_is_an_error_not_a_hang():
+    holdout = Holdout("scenes", 2)
+    splits = [split for split in SPLITS if holdout.may_be(split, [0, 1], 3)]
+    assert len(splits) == 1
+    wish = Wish(2, background=3)
+    compose(Stream("here"), splits[0], holdout, wish, size=64, tiles=False)
+    for other in set(SPLITS) - set(splits):
+        with pytest.raises(PlaygroundError, match="larger number of pictures"):
+            compose(Stream("here"), other, holdout, wish, size=64, tiles=False)
+
+
+@pytest.mark.parametrize("keys", [(), (0,), (-3, 7), (2**40, 1, 5)])
+def test_a_stream_gives_the_numbers_of_the_array_function(keys):
+    stream = Stream("purpose", *keys)
+    expected = integers("purpose", *keys, np.arange(40)).tolist()
+    assert [stream.next() for _ in range(40)] == expected
+
+
+def test_a_stream_is_fair():
+    stream = Stream("fair")
+    counts = np.bincount([stream.below(7) for _ in range(7000)], minlength=7)
+    assert counts.min() > 850 and counts.max() < 1150
+    assert sorted(stream.shuffled(9)) == list(range(9))
+    assert {stream.between(2, 4) for _ in range(100)} == {2, 3, 4}
+
+
+def test_the_same_scenes_in_all_languages():
+    rows = [view("scenes", language=language, caption="dense") for language in LANGUAGES]
+    for index in range(50):
+        english, *others = [each[index] for each in rows]
+        for other in others:
+            assert np.array_equal(english["image"], other["image"])
+            assert (
+                np.array_equal(
+                    np.argsort(english["phrases"][:, 0]), np.argsort(other["phrases"][:, 0])
+                )
+                or other["language"] == "zh"
+            )
+    mixed = {view("scenes", language="mixed")[index]["language"] for index in range(50)}
+    assert mixed == set(LANGUAGES)
