@@ -45,8 +45,8 @@ _WHERE = {
 
 if TYPE_CHECKING:
     from sensorium.compare import compare as compare
-    from sensorium.data import inspect_data as inspect
-    from sensorium.data import open_data as open
+    from sensorium.data import inspect_data as inspect  # noqa: F401
+    from sensorium.data import open_data as open  # noqa: F401
     from sensorium.systems.base import System as System
     from sensorium.systems.base import SystemConfig as SystemConfig
     from sensorium.systems.base import register as register

@@ -330,7 +330,9 @@ def summarise(
             summary["systems"][system] = {
                 "runs": len(own),
                 "metrics": {key: _over_seeds(own, key) for key in own[0]["metrics"]},
-                "cost": {key: float(np.mean([r["cost"][key] for r in own])) for key in own[0]["cost"]},
+                "cost": {
+                    key: float(np.mean([r["cost"][key] for r in own])) for key in own[0]["cost"]
+                },
             }
     means = {
         name: entry["metrics"][metric]["value"]
@@ -372,18 +374,20 @@ def _difference(
     by_seed = [{row["seed"]: row for row in rows} for rows in (a, b)]
     if len(seeds) > 1:
         values = [[rows[seed]["metrics"][metric]["value"] for seed in seeds] for rows in by_seed]
-        if any(value is None for side in values for value in side):
+        if any(None in side for side in values):
             return None
-        return {"metric": metric, "over": "seeds", **paired_difference(*values).as_dict()}
+        over_seeds = paired_difference(values[0], values[1])
+        return {"metric": metric, "over": "seeds", **over_seeds.as_dict()}
     files = [RunFolder(folder / "runs" / r[seeds[0]]["run"]).scores_file for r in by_seed]
     sides = [read_tensors(file) for file in files]
     if any(f"value/{metric}" not in side for side in sides):
         return None
-    values_of = [side[f"value/{metric}"].numpy() for side in sides]
-    groups = [side[f"group/{metric}"].numpy() for side in sides]
-    if not np.array_equal(*groups):
+    ours, theirs = (side[f"value/{metric}"].numpy() for side in sides)
+    groups, others = (side[f"group/{metric}"].numpy() for side in sides)
+    if not np.array_equal(groups, others):  # a system could not read some of the rows
         return None
-    return {"metric": metric, "over": "rows", **paired_bootstrap(*values_of, groups[0]).as_dict()}
+    difference = paired_bootstrap(ours, theirs, groups)
+    return {"metric": metric, "over": "rows", **difference.as_dict()}
 
 
 def environment() -> dict[str, Any]:
@@ -407,7 +411,9 @@ def _keep_best(folder: Path, summary: Mapping[str, Any]) -> None:
     aside = folder / ".best.part"
     shutil.rmtree(aside, ignore_errors=True)
     source = folder / "runs" / summary["best_run"]
-    shutil.copytree(source, aside, ignore=shutil.ignore_patterns("checkpoints", ".lock", "cell.json"))
+    shutil.copytree(
+        source, aside, ignore=shutil.ignore_patterns("checkpoints", ".lock", "cell.json")
+    )
     shutil.rmtree(best, ignore_errors=True)
     aside.replace(best)
 

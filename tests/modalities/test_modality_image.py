@@ -33,7 +33,9 @@ def decode(raw, **view):
     return IMAGE.decode(raw, FIELD, ImageView(**{"size": 16, **view}))
 
 
-@pytest.mark.parametrize("raw_kind", ["path", "str", "bytes", "mapping", "path only", "pil", "array"])
+@pytest.mark.parametrize(
+    "raw_kind", ["path", "str", "bytes", "mapping", "path only", "pil", "array"]
+)
 def test_every_kind_of_raw_value_gives_the_same(tmp_path, raw_kind):
     picture = PIL.Image.fromarray(halves())
     path = tmp_path / "a.png"
@@ -97,7 +99,10 @@ def test_sixteen_bits_are_scaled_by_their_range():
 
 def test_fractions():
     values = np.full((20, 20), 0.5, dtype=np.float32)
-    assert np.abs(decode(encoded(PIL.Image.fromarray(values), "TIFF")).pixels.astype(int) - 128).max() <= 1
+    assert (
+        np.abs(decode(encoded(PIL.Image.fromarray(values), "TIFF")).pixels.astype(int) - 128).max()
+        <= 1
+    )
     with pytest.raises(BadValue, match="photo"):
         decode(encoded(PIL.Image.fromarray(values * np.nan), "TIFF"))
 
@@ -178,10 +183,17 @@ def test_very_thin_pictures():
 
 def _png_header(width, height):
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("size", [(13_500, 13_500), (20_000, 20_000), (100_000, 100_000)])
@@ -212,7 +224,12 @@ def test_truncated_files(tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "empty"), (b"this is not a picture", "no picture"), (None, "cannot be read"), (b"%!PS-Adobe-3.0", "no picture")],
+    [
+        (b"", "empty"),
+        (b"this is not a picture", "no picture"),
+        (None, "cannot be read"),
+        (b"%!PS-Adobe-3.0", "no picture"),
+    ],
 )
 def test_files_that_are_no_pictures(tmp_path, content, reason):
     path = tmp_path / "a.jpg"

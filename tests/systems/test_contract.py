@@ -9,7 +9,13 @@ import torch
 
 from sensorium.data import open_data, read_batches
 from sensorium.modalities.text import Tokenizer
-from sensorium.systems.registry import CATALOGUE, build_catalogue, catalogue, get_system, list_systems
+from sensorium.systems.registry import (
+    CATALOGUE,
+    build_catalogue,
+    catalogue,
+    get_system,
+    list_systems,
+)
 from sensorium.tasks import get_task
 from sensorium.training import checkpoints
 from sensorium.training.optimizer import build_optimizer, set_learning_rate
@@ -213,9 +219,7 @@ def test_a_run_is_kept_and_read_back_and_resumed_exactly(name, task, tmp_path, m
     options = {"batch_size": 16, "workers": 0, "checkpoint_every": 1e-6}
     settings = {"tokenizer": "bpe:600"}
     data = WHERE[task]
-    whole = train(
-        name, data, out=tmp_path / "whole", options=options, settings=settings, **common
-    )
+    whole = train(name, data, out=tmp_path / "whole", options=options, settings=settings, **common)
 
     class Killed(Exception):
         pass

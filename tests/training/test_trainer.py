@@ -90,7 +90,12 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_end(table, tmp_path, monk
         if len(steps) == 9:  # in the second stage
             os.kill(os.getpid(), signal.SIGINT)
 
-    common = dict(out=tmp_path / "b", task="classification", target="label", budget="12steps")
+    common = {
+        "out": tmp_path / "b",
+        "task": "classification",
+        "target": "label",
+        "budget": "12steps",
+    }
     common |= {"device": "cpu", "settings": settings, "options": {"workers": 0, "log_every": 1}}
     with pytest.raises(Interrupted):
         train(TOY, table, report=press, **common)
@@ -121,8 +126,13 @@ def test_the_average_is_what_is_kept(table, tmp_path):
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(table, tmp_path):
     with pytest.raises(UserError, match=r"'label' is not a finite number.*learning_rate"):
-        run(table, tmp_path / "a", settings={"explode_below": 0.4}, budget="60steps",
-            checkpoint_every=1e-6)
+        run(
+            table,
+            tmp_path / "a",
+            settings={"explode_below": 0.4},
+            budget="60steps",
+            checkpoint_every=1e-6,
+        )
     (*_, last) = sorted((tmp_path / "a" / "checkpoints").glob("step-*"))
     assert all(torch.isfinite(t).all() for t in read_tensors(last / "model.safetensors").values())
     assert json.loads((tmp_path / "a" / "run.json").read_text())["status"] == "running"
@@ -166,8 +176,14 @@ def test_a_budget_in_time_is_kept_roughly(table, tmp_path):
 def test_another_run_gives_its_weights(table, tmp_path):
     start = run(table, tmp_path / "a")
     warm = train(
-        TOY, table, out=tmp_path / "b", target="label", budget="1steps", device="cpu",
-        init=tmp_path / "a", options={"workers": 0, "learning_rate": 1e-9},
+        TOY,
+        table,
+        out=tmp_path / "b",
+        target="label",
+        budget="1steps",
+        device="cpu",
+        init=tmp_path / "a",
+        options={"workers": 0, "learning_rate": 1e-9},
     )
     torch.testing.assert_close(warm.system.trunk.weight, start.system.trunk.weight)
 

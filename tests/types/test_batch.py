@@ -42,7 +42,9 @@ def test_take_gives_the_entries_of_each_named_row_in_order(counts, data):
     entries = make_entries(counts)
     rows = data.draw(st.lists(st.integers(0, len(counts) - 1), max_size=8))
     taken = entries.take(torch.tensor(rows, dtype=torch.long), len(counts))
-    expected = [(n, v) for n, r in enumerate(rows) for v in entries.values[entries.row == r].tolist()]
+    expected = [
+        (n, v) for n, r in enumerate(rows) for v in entries.values[entries.row == r].tolist()
+    ]
     assert list(zip(taken.row.tolist(), taken.values.tolist(), strict=True)) == expected
 
 

@@ -221,8 +221,8 @@ class Data:
     def texts(self, limit: int) -> Iterator[str]:
         """Texts of training rows, spread over them; what the tokenizer learns from."""
         fields = [f for f in self.schema.find(modality="text") if f.role != "ignore"]
-        rows = _spread(self.rows("train"), limit)
-        for chunk in _chunks(rows):
+        rows = spread(self.rows("train"), limit)
+        for chunk in chunked(rows):
             raws = self.raw([entry.name for entry in fields], chunk)
             for entry in fields:
                 modality = get_modality(entry.modality)
@@ -251,7 +251,7 @@ class Data:
         ]
         values: dict[str, list[Any]] = {entry.name: [] for entry in learning}
         if learning:
-            for chunk in _chunks(_spread(rows, self.source.most_scanned)):
+            for chunk in chunked(spread(rows, self.source.most_scanned)):
                 for name, cells in self.raw(list(values), chunk).items():
                     values[name] += [None if isinstance(c, Broken) else c for c in cells]
         fitted = []
@@ -264,7 +264,7 @@ class Data:
 
     def _check_present(self, fields: Sequence[Field], rows: Rows) -> None:
         waiting = list(fields)
-        for chunk in (_spread(rows, _PROBE_ROWS), *_chunks(rows)):
+        for chunk in (spread(rows, _PROBE_ROWS), *chunked(rows)):
             raws = self.raw([entry.name for entry in waiting], chunk)
             waiting = [entry for entry in waiting if not any(map(is_filled, raws[entry.name]))]
             if not waiting:
@@ -375,12 +375,12 @@ def _names(schema: Schema, source: Source, rows: Rows) -> list[str]:
     return [str(row if is_missing(cell) else cell) for cell, row in zip(cells, origin, strict=True)]
 
 
-def _spread(rows: Rows, limit: int) -> Rows:
+def spread(rows: Rows, limit: int) -> Rows:
     """At most `limit` of the rows, evenly from first to last."""
     if len(rows) <= limit:
         return rows
     return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
 
 
-def _chunks(rows: Rows) -> Iterator[Rows]:
+def chunked(rows: Rows) -> Iterator[Rows]:
     return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))

@@ -49,7 +49,11 @@ class HubSource(Source):
         for part in parts.values():
             features = {**part.features, **features}
         self.hints = {name: kind for name, f in features.items() if (kind := _modality_of(f))}
-        self._class_names = {name: list(f.names) for name, f in features.items() if _is_classes(f)}
+        self._class_names = {
+            name: list(inner.names)
+            for name, feature in features.items()
+            if type(inner := _inside_lists(feature)).__name__ == "ClassLabel"
+        }
         self._parts = [part.with_format("arrow") for part in parts.values()]
         self._ends = np.cumsum([len(part) for part in self._parts])
         split_column = [SPLIT_COLUMN] if "" not in parts and SPLIT_COLUMN not in features else []
@@ -89,7 +93,9 @@ class HubSource(Source):
             found[SPLIT_COLUMN] = [self._splits[number]] * len(rows)
         return found
 
-    def _class_name(self, column: str, code: int | None) -> str | None:
+    def _class_name(self, column: str, code: Any) -> Any:
+        if isinstance(code, list):
+            return [self._class_name(column, part) for part in code]
         return None if code is None or code < 0 else self._class_names[column][code]
 
     def list_lengths(self, column: str) -> NDArray[np.int64] | None:
@@ -116,14 +122,14 @@ def _flattened(part: Any) -> Any:
 
 def _modality_of(feature: Any) -> str:
     """The modality of a feature that says it."""
-    inner = feature
-    while type(inner).__name__ in ("List", "LargeList", "Sequence"):
-        inner = inner.feature
-    return {"Image": "image", "Audio": "audio", "Video": "video"}.get(type(inner).__name__, "")
+    kind = type(_inside_lists(feature)).__name__
+    return {"Image": "image", "Audio": "audio"}.get(kind, "")
 
 
-def _is_classes(feature: Any) -> bool:
-    return type(feature).__name__ == "ClassLabel"
+def _inside_lists(feature: Any) -> Any:
+    while type(feature).__name__ in ("List", "LargeList", "Sequence"):
+        feature = feature.feature
+    return feature
 
 
 def splits_of_files(paths: Sequence[Path]) -> list[str]:
@@ -203,9 +209,7 @@ def open_hub(reference: str, cache: Path | None) -> HubSource:
         try:
             with nullcontext() if online else _offline(datasets):
                 loaded = datasets.load_dataset(name, config or None, cache_dir=folder)
-        except (
-            Exception
-        ) as error:  # the hub's client and each kind of file raise errors of their own
+        except Exception as error:  # the hub's client and files raise all kinds
             hint = "Check the name at huggingface.co/datasets"
             if not online:
                 hint = "There is no network, so that only what was loaded before can be read"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 
 from sensorium.modalities.base import View
 from sensorium.modalities.boxes import is_in_pixels, within_picture
@@ -147,14 +148,14 @@ class _Change:
             mean = pixels.mean()
             levels = ((np.arange(256) - mean) * self.contrast + mean) * self.brightness
             pixels = np.rint(levels).clip(0, 255).astype(np.uint8)[pixels]
-        return np.ascontiguousarray(pixels)
+        return pixels
 
     def boxes(self, boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 4"]:
         """Where boxes lie in the changed picture, or beside it."""
         left, top, right, bottom = self.part
         corner = np.array([left, top, left, top])
         sides = np.array([right - left, bottom - top, right - left, bottom - top])
-        moved = ((boxes - corner) / sides).astype(np.float32)
+        moved: NDArray[np.float32] = ((boxes - corner) / sides).astype(np.float32)
         if self.flip:
             moved[:, [0, 2]] = 1 - moved[:, [2, 0]]
         return moved

@@ -16,6 +16,9 @@ import numpy as np
 from sensorium.modalities.base import is_missing
 from sensorium.types import BadValue
 
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that float32 holds."""
+
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _CODE = re.compile(r"\s*[+-]?0\d")
 _DATE_FORMATS = ("%Y/%m/%d", "%d.%m.%Y")
@@ -48,7 +51,7 @@ def to_number(value: Any, column: str, decimal: str = ".") -> float:
             ) from None
     else:
         raise BadValue(f"column '{column}': expected a number, found {type(value).__name__}")
-    if not math.isfinite(number) or abs(number) > np.finfo(np.float32).max:
+    if not abs(number) <= LARGEST:  # nor if it is NaN
         raise BadValue(f"column '{column}': {value} is no finite number")
     return number
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sensorium.modalities.base import Modality, View, is_missing
-from sensorium.modalities.cells import to_class, to_days, to_number
+from sensorium.modalities.cells import LARGEST, to_class, to_days, to_number
 from sensorium.modalities.scalars import most_frequent, spread
 from sensorium.types import BadValue, Field, UserError
 from sensorium.types.names import did_you_mean
@@ -98,7 +98,7 @@ class Table(Modality):
                 row[at] = self._codes(column, fitted[column]["classes"]).get(value, 0)
             else:
                 number = (value - fitted[column]["mean"]) / fitted[column]["std"]
-                if abs(number) > np.finfo(np.float32).max:
+                if abs(number) > LARGEST:
                     raise BadValue(f"column '{column}': {cell} is far outside of the training rows")
                 row[at] = number
         return row

@@ -54,7 +54,9 @@ class FeedForward(nn.Sequential):
     """Two linear layers with an activation between them."""
 
     def __init__(self, width: int, hidden: int, activation: str = "gelu") -> None:
-        super().__init__(nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Linear(hidden, width))
+        super().__init__(
+            nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Linear(hidden, width)
+        )
 
 
 class QuickGELU(nn.Module):

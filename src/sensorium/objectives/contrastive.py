@@ -257,7 +257,13 @@ def _softplus_sum(
 class _TiledSoftplusSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, group: Tensor | None, first: int
+        ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        group: Tensor | None,
+        first: int,
     ) -> Tensor:
         rows = a.new_empty(len(a))
         for part in _tiles(len(a)):

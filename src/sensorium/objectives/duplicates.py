@@ -21,7 +21,9 @@ def content_ids(entries: Entries, size: int) -> Int[Tensor, "size"]:
         values = values * place
     flat = values.flatten(1) if values.dim() > 1 else values[:, None]
     words = _words(flat)
-    key = torch.from_numpy(draws.integers("content", torch.arange(words.shape[1]).numpy()).view("int64"))
+    key = torch.from_numpy(
+        draws.integers("content", torch.arange(words.shape[1]).numpy()).view("int64")
+    )
     # Integer products wrap around, which is what makes this a (multilinear) hash.
     hashes = (words * (key.to(words.device) | 1)).sum(1)
     order = torch.from_numpy(draws.integers("entry", torch.arange(256).numpy()).view("int64"))
@@ -44,7 +46,7 @@ def merge_groups(groups: Int[Tensor, "rows kinds"]) -> Int[Tensor, "rows"]:
     """One group number for each row: rows that have an id of some kind in common share it.
 
     So do rows that are linked through others: if two share a picture and the second shares its
-    caption with a third, all three are one group. 
+    caption with a third, all three are one group.
     """
     numbers = [torch.unique(kind, return_inverse=True)[1] for kind in groups.unbind(1)]
     label = torch.arange(len(groups), device=groups.device)

@@ -25,15 +25,12 @@ class Scenes(PlaygroundView):
     @property
     def fields(self) -> list[dict[str, Any]]:
         """The schema."""
-        fields: list[dict[str, Any]] = [
+        return [
             {"name": "image", "modality": "image", "role": "query"},
             {"name": "caption", "modality": "text", "role": "target"},
             {"name": "boxes", "modality": "boxes", "of": "image"},
             {"name": "phrases", "modality": "spans", "of": "caption"},
         ]
-        if self.parameters["masks"]:
-            fields.append({"name": "masks", "modality": "maps", "of": "image"})
-        return fields
 
     def scene(self, index: int) -> Scene:
         """The scene of a row as data."""

@@ -40,7 +40,7 @@ def is_clear(metric: Mapping[str, float | None]) -> bool:
 
 
 def metric_label(key: str) -> tuple[str, str]:
-    """A metric's name, and what it is of: `pool50/text->image/R@1` is `R@1`, `text→image, pool 50`."""
+    """A metric's name and what it is of: `pool50/R@1` is `R@1`, `pool 50`."""
     *parts, name = key.split("/")
     where = [f"pool {part[4:]}" if _is_pool(part) else part.replace("->", "→") for part in parts]
     return name.replace("_", " "), ", ".join(reversed(where))

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 
 from sensorium.data import Data
+from sensorium.data.sources import Broken
 from sensorium.modalities.base import get_modality
 from sensorium.types import Field, UserError
 
@@ -38,12 +39,14 @@ def show_rows(data: Data, name: str, rows: Sequence[int]) -> dict[int, list[Show
 
 def show_cell(raw: Any, field: Field) -> list[Shown]:
     """The first entries of a cell; the reason for one that cannot be shown."""
+    if isinstance(raw, Broken):
+        return [Shown(f"cannot be shown: {raw.reason}")]
     modality = get_modality(field.modality)
     try:
         entries = modality.entries(raw, field)
         return [show_value(modality.show(entry, field)) for entry in entries[:MOST_ENTRIES]]
     except UserError as error:
-        return [Shown(text=f"cannot be shown: {error}")]
+        return [Shown(f"cannot be shown: {error}")]
 
 
 def show_value(value: Any) -> Shown:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sensorium.report.numbers import count
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _COLOURS = {
     "#010101": "var(--ink)",
@@ -90,18 +90,20 @@ class Curve:
 
 def interval_plot(points: Sequence[Point], label: str) -> str:
     """A dot with its interval for each system, the first on top."""
-    with _figure(6.6, 0.55 + 0.34 * len(points)) as (figure, axes, finished):
+
+    def draw(axes: Axes) -> None:
         places = np.arange(len(points))[::-1]
         for place, point in zip(places, points, strict=True):
             if point.low is not None and point.high is not None:
-                axes.plot([point.low, point.high], [place, place], color=point.colour, linewidth=2.2)
+                axes.plot([point.low, point.high], [place] * 2, color=point.colour, linewidth=2.2)
             axes.plot(point.value, place, "o", color=point.colour, markersize=6.5)
         axes.set_yticks(places, [_short(point.name) for point in points], color=INK)
         axes.set_ylim(-0.6, len(points) - 0.4)
         axes.set_xlabel(label)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-    return finished[0]
+
+    return _drawn(6.6, 0.55 + 0.34 * len(points), draw)
 
 
 def curve_plot(curves: Sequence[Curve], stages: Mapping[int, str]) -> str:
@@ -111,7 +113,8 @@ def curve_plot(curves: Sequence[Curve], stages: Mapping[int, str]) -> str:
         curves: of one loss, for one or several seeds.
         stages: the step at which each stage after the first begins, with its name.
     """
-    with _figure(3.5, 2.1) as (figure, axes, finished):
+
+    def draw(axes: Axes) -> None:
         for curve in curves:
             steps, values = _thinned(curve)
             if curve.is_validation:
@@ -120,47 +123,63 @@ def curve_plot(curves: Sequence[Curve], stages: Mapping[int, str]) -> str:
                 axes.plot(steps, values, color=ACCENT, linewidth=1.0, alpha=0.75)
         for step, name in stages.items():
             axes.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-            axes.annotate(
-                name, (step, 1), (3, -8), xycoords=("data", "axes fraction"),
-                textcoords="offset points", fontsize=7, color=MUTED,
-            )  # fmt: skip
+            _annotate(axes, name, (step, 1), (3, -8), ("data", "axes fraction"), color=MUTED)
         axes.locator_params(nbins=5)
         axes.set_xlabel("step", fontsize=8)
-    return finished[0]
+
+    return _drawn(3.5, 2.1, draw)
 
 
 def cost_plot(points: Sequence[Point], cost: str, label: str) -> str:
     """Quality against cost, the latter on a logarithmic axis: up and to the left is better."""
-    with _figure(3.6, 2.5) as (figure, axes, finished):
-        order = sorted(points, key=lambda point: point.value)
-        costs = [point.cost for point in order]
-        for point in order:
+    costs = [point.cost for point in points]
+    middle = float(np.sqrt(min(costs) * max(costs)))
+
+    def draw(axes: Axes) -> None:
+        axes.set_xscale("log")
+        # room for names, which are written towards the middle of the plot
+        axes.set_xlim(min(costs) / 2.2, max(costs) * 2.2)
+        for point in points:
             if point.low is not None and point.high is not None:
                 ends = [point.low, point.high]
                 axes.plot([point.cost] * 2, ends, color=point.colour, linewidth=1.4, alpha=0.6)
             axes.plot(point.cost, point.value, "o", color=point.colour, markersize=6.5)
-        axes.set_xscale("log")
-        # room for names, which are written towards the middle of the plot
-        axes.set_xlim(min(costs) / 2.2, max(costs) * 2.2)
-        middle = float(np.sqrt(min(costs) * max(costs)))
-        for point in order:
             side = -1 if point.cost > middle else 1
-            axes.annotate(
-                _short(point.name), (point.cost, point.value), (7 * side, -3),
-                textcoords="offset points", fontsize=8, color=INK,
-                horizontalalignment="left" if side > 0 else "right",
-            )  # fmt: skip
+            place = "left" if side > 0 else "right"
+            at = (point.cost, point.value)
+            _annotate(axes, _short(point.name), at, (7 * side, -3), "data", color=INK, align=place)
         axes.set_xlabel(cost, fontsize=8)
         axes.set_ylabel(label, fontsize=8)
         _few_ticks(axes, costs)
-    return finished[0]
+
+    return _drawn(3.6, 2.5, draw)
+
+
+def _annotate(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    offset: tuple[float, float],
+    coordinates: Any,
+    *,
+    color: str,
+    align: str = "left",
+) -> None:
+    axes.annotate(
+        text,
+        at,
+        offset,
+        xycoords=coordinates,
+        textcoords="offset points",
+        fontsize=8,
+        color=color,
+        horizontalalignment=align,
+    )
 
 
 def _few_ticks(axes: Axes, costs: Sequence[float]) -> None:
     """Ticks of a logarithmic axis in plain numbers, also where it spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    from sensorium.report.numbers import count
 
     narrow = max(costs) < 20 * min(costs)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=6))
@@ -168,24 +187,21 @@ def _few_ticks(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
 
 
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """A figure to draw in; its SVG is in the list when the block ends."""
+def _drawn(width: float, height: float, draw: Callable[[Axes], None]) -> str:
+    """The SVG of a figure of `width` x `height` inches."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    finished: list[str] = []
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # names in scripts that the layout font lacks are drawn by the reader's browser
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        yield figure, axes, finished
+        draw(figure.add_subplot())
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-        finished.append(_embedded(written.getvalue()))
+    return _embedded(written.getvalue())
 
 
 def _embedded(svg: str) -> str:

@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 
 def to_text(renderable: RenderableType, width: int = TEXT_WIDTH) -> str:
-    """What a renderable looks like, without colour codes and without blanks at the ends of lines."""
+    """What a renderable looks like, without colour codes and blanks at the ends of lines."""
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         console.print(renderable)
@@ -105,6 +105,7 @@ class _Fitting:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         order = sorted(self.columns, key=lambda column: column.importance)
+        boundless = options.update(width=10_000)
         for num_columns in range(len(order), 0, -1):
             taken = order[:num_columns]
             table = _table()
@@ -113,9 +114,8 @@ class _Fitting:
                 table.add_column(column.heading, justify=column.justify, vertical="bottom")
             for cells in zip(*(column.cells for column in shown), strict=True):
                 table.add_row(*cells)
-            if console.measure(table, options=options).maximum <= options.max_width:
-                break
-            if num_columns == 2:  # the system and the main metric are always there
+            fits = console.measure(table, options=boundless).maximum <= options.max_width
+            if fits or num_columns == 2:  # the system and the main metric are always there
                 break
         yield table
 

@@ -72,7 +72,9 @@ def _from_file(reference: str) -> type[System]:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[module_name]
-            raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"{path} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, System)):
         systems = [n for n, v in vars(module).items() if isinstance(v, type) and v is not System]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from sensorium.data import Data, MediaCache
 from sensorium.systems.base import Embeds, ScoresPairs, System
 from sensorium.tasks.base import Evaluation, Reader, Task, one_field
+from sensorium.tasks.intervals import Metric
 from sensorium.tasks.metrics import (
     Scores,
     assign_pools,
@@ -52,7 +53,9 @@ class Retrieval(Task):
         Without roles in the schema, the first text is the target and the first field of another
         kind is the query.
         """
-        roles = {field.name: "ignore" for field in schema.find(role=("label", "answer", "question"))}
+        roles = {
+            field.name: "ignore" for field in schema.find(role=("label", "answer", "question"))
+        }
         queries, targets = schema.find(role="query"), schema.find(role="target")
         if target is not None:
             roles |= {field.name: "input" for field in targets}
@@ -89,14 +92,14 @@ class Retrieval(Task):
         query = one_field(data.schema, "query", "retrieval").name
         target = one_field(data.schema, "target", "retrieval").name
         reader = Reader(system, data, batch_size, cache)
-        embeds = isinstance(system, Embeds)
-        if not embeds and self.pools is None:
-            pools: tuple[int | None, ...] = (PAIR_POOL,)
-        else:
-            pools = (self.pools or (None,)) if embeds else (self.pools or ())[:1]
+        embeds = "embed" in system.capabilities
+        pools: tuple[int | None, ...] = self.pools or (None,)
+        if not embeds:
+            pools = (self.pools or (PAIR_POOL,))[:1]
         limit = self.max_rows or (None if embeds else PAIR_ROWS)
         names = _direction_names(data.schema, query, target)
-        metrics, per_row, groups = {}, {}, {}
+        metrics: dict[str, Metric] = {}
+        per_row, groups = {}, {}
         examples: list[dict[str, Any]] = []
         main_pool, main_rows, asked = 0, rows, 0
         for number, pool in enumerate(pools):
@@ -104,7 +107,7 @@ class Retrieval(Task):
             pairs = _Pairs(reader, data, chosen, query, target)
             size = min(pool or len(pairs.queries), len(pairs.queries))
             pairs.divide(size, seed)
-            matrix = pairs.embedded(system) if embeds else pairs.scored(system)
+            matrix = pairs.embedded() if embeds else pairs.scored()
             scores = pairs.ranked(matrix, names, seed)
             asked += len(pairs.targets)
             prefix = "" if number == 0 else f"pool{size}/"
@@ -173,16 +176,17 @@ class _Pairs:
             self.query_groups, self.target_groups, size, seed
         )
 
-    def embedded(self, system: Embeds) -> Matrix:
+    def embedded(self) -> Matrix:
         """Embeddings of all queries and of all targets."""
         return (
-            self._embed(system, self.query_at, self.query, self.query_side),
-            self._embed(system, self.at, self.target, self.target_side),
+            self._embed(self.query_at, self.query, self.query_side),
+            self._embed(self.at, self.target, self.target_side),
         )
 
     def _embed(
-        self, system: Embeds, at: np.ndarray, field: str, side: tuple[str, ...]
+        self, at: Int[np.ndarray, " rows"], field: str, side: tuple[str, ...]
     ) -> Float[np.ndarray, "rows width"]:
+        system = cast(Embeds, self.reader.system)
         parts = []
         for start in range(0, len(at), self.reader.batch_size):
             chosen = torch.from_numpy(at[start : start + self.reader.batch_size])
@@ -191,11 +195,12 @@ class _Pairs:
                 parts.append(system.embed(batch, field).float().cpu())
         return torch.cat(parts).numpy()
 
-    def scored(self, system: ScoresPairs) -> Float[np.ndarray, "queries targets"]:
+    def scored(self) -> Float[np.ndarray, "queries targets"]:
         """Scores of all pairs within each pool; others are not computed."""
+        system = cast(ScoresPairs, self.reader.system)
         scores = np.full((len(self.queries), len(self.targets)), -np.inf, dtype=np.float32)
-        query_rows = self._prepared(system, self.query_at, self.query_side)
-        target_rows = self._prepared(system, self.at, self.target_side)
+        query_rows = self._prepared(self.query_at, self.query_side)
+        target_rows = self._prepared(self.at, self.target_side)
         for pool in np.unique(self.query_pools):
             query_of = np.flatnonzero(self.query_pools == pool)
             target_of = np.flatnonzero(self.target_pools == pool)
@@ -210,16 +215,14 @@ class _Pairs:
                     scores[left, right] = system.score_pairs(batch).float().cpu().numpy()
         return scores
 
-    def _prepared(
-        self, system: ScoresPairs, at: Int[np.ndarray, " rows"], side: tuple[str, ...]
-    ) -> Batch:
+    def _prepared(self, at: Int[np.ndarray, " rows"], side: tuple[str, ...]) -> Batch:
         """One side of the pairs, with what the system computes once for each row."""
         parts = []
         for start in range(0, len(at), self.reader.batch_size):
             chosen = torch.from_numpy(at[start : start + self.reader.batch_size])
             batch = self.whole.take(chosen).only(*side).to(self.reader.device)
             with self.reader.asking():
-                parts.append(system.prepare(batch).only(*side).to("cpu"))
+                parts.append(self.reader.system.prepare(batch).only(*side).to("cpu"))
         return concatenate(parts)
 
     def ranked(
@@ -229,14 +232,17 @@ class _Pairs:
         seed: int,
     ) -> Scores:
         """Metrics of both directions."""
-        pools = {"first_pools": self.query_pools, "second_pools": self.target_pools}
+        groups, pools = (
+            (self.query_groups, self.target_groups),
+            (self.query_pools, self.target_pools),
+        )
         if isinstance(matrix, tuple):
             first, second = rank_pair_from_embeddings(
-                *matrix, self.query_groups, self.target_groups, **pools
+                *matrix, *groups, first_pools=pools[0], second_pools=pools[1]
             )
         else:
             first, second = rank_pair_from_scores(
-                matrix, self.query_groups, self.target_groups, **pools
+                matrix, *groups, first_pools=pools[0], second_pools=pools[1]
             )
         return retrieval_scores(first, second, names, seed=seed)
 
@@ -253,7 +259,9 @@ class _Pairs:
             else:
                 scores = matrix[members, column]
             order = np.argsort(-scores, kind="stable")
-            answer = int(np.flatnonzero(self.query_groups[members] == self.target_groups[column])[0])
+            answer = int(
+                np.flatnonzero(self.query_groups[members] == self.target_groups[column])[0]
+            )
             rank = int((scores >= scores[answer]).sum())
             kind = right if rank == 1 else wrong
             if len(kind) < NUM_EXAMPLES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 from sensorium.types import UserError
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` make a file beside `path`, then put it in its place in one move.
 
     Raises:
@@ -39,7 +40,7 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
-def write_folder_aside(folder: Path, write: Callable[[Path], None]) -> None:
+def write_folder_aside(folder: Path, write: Callable[[Path], object]) -> None:
     """The same for a folder."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -59,7 +60,7 @@ def write_folder_aside(folder: Path, write: Callable[[Path], None]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """A JSON file, in one move. Numbers that JSON does not know (NaN) become null."""
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_aside(path, lambda aside: aside.write_text(text) and None)
+    write_aside(path, lambda aside: aside.write_text(text))
 
 
 def _finite(content: Any) -> Any:
@@ -67,7 +68,7 @@ def _finite(content: Any) -> Any:
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
-    if isinstance(content, float) and (content != content or content in (float("inf"), -float("inf"))):
+    if isinstance(content, float) and not math.isfinite(content):
         return None
     return content
 
@@ -75,7 +76,7 @@ def _finite(content: Any) -> Any:
 def write_yaml(path: Path, content: Any) -> None:
     """A YAML file, in one move."""
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_aside(path, lambda aside: aside.write_text(text) and None)
+    write_aside(path, lambda aside: aside.write_text(text))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,15 +1,15 @@
 """The folder of a run: what is in it, who may write it, and how it is read back.
 
-    run.json           what was run: system, size, data, seed, versions, progress, cost
-    config.yaml        settings of the system and of training
-    schema.yaml        fields with roles, and what was fitted on the training rows
-    tokenizer/         for text
-    model.safetensors  the weights that are evaluated
-    metrics.jsonl      losses and rates by step
-    checkpoints/       what a killed run resumes from
-    quarantine.jsonl   rows that were set aside, and why
-    evaluation.json    scores on the test rows
-    report.html        the same for people
+run.json           what was run: system, size, data, seed, versions, progress, cost
+config.yaml        settings of the system and of training
+schema.yaml        fields with roles, and what was fitted on the training rows
+tokenizer/         for text
+model.safetensors  the weights that are evaluated
+metrics.jsonl      losses and rates by step
+checkpoints/       what a killed run resumes from
+quarantine.jsonl   rows that were set aside, and why
+evaluation.json    scores on the test rows
+report.html        the same for people
 """
 
 from __future__ import annotations

@@ -250,7 +250,10 @@ def train(
         info = {"format": FORMAT, "status": "running", **asked, "versions": _versions()}
         if main:
             write_json(folder.run_file, info)
-            settings_used = {"system": config.model_dump(mode="json"), "training": options.model_dump()}
+            settings_used = {
+                "system": config.model_dump(mode="json"),
+                "training": options.model_dump(),
+            }
             write_yaml(folder.config_file, settings_used)
             opened.schema.save(folder.schema_file)
             if tokenizer is not None:
@@ -306,7 +309,9 @@ def load(path: str | Path, device: str | None = None) -> Run:
     return Run(folder, info, system.to("cuda" if cuda else "cpu").eval())
 
 
-def evaluate(run: Run | str | Path, data: str | Path | Data | None = None, **asked: Any) -> Evaluation:
+def evaluate(
+    run: Run | str | Path, data: str | Path | Data | None = None, **asked: Any
+) -> Evaluation:
     """Scores of a run; `asked` as in `Run.evaluate`."""
     return (run if isinstance(run, Run) else load(run)).evaluate(data, **asked)
 

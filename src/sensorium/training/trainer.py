@@ -154,7 +154,9 @@ class Trainer:
         micro: list[Batch],
     ) -> dict[str, Tensor]:
         """One optimizer step on the micro-batches of this process; the mean of each loss."""
-        micro = [batch.to(self.accelerator.device, non_blocking=True) for batch in micro if batch.size]
+        micro = [
+            batch.to(self.accelerator.device, non_blocking=True) for batch in micro if batch.size
+        ]
         if not micro:
             return {}
         model.train()
@@ -325,7 +327,9 @@ class Trainer:
                 if not batch.size:
                     continue
                 losses = self._losses(stage, self.system, batch.to(self.accelerator.device))
-                _accumulate(sums, {name: loss.per_item.float().sum() for name, loss in losses.items()})
+                _accumulate(
+                    sums, {name: loss.per_item.float().sum() for name, loss in losses.items()}
+                )
                 _accumulate(counts, {name: loss.count for name, loss in losses.items()})
                 weights |= {name: loss.weight for name, loss in losses.items()}
             values = {name: float(sums[name] / counts[name].clamp(min=1e-9)) for name in sums}

@@ -63,13 +63,12 @@ class Entries:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Entries:
         """A copy on another device."""
-        move = {"device": device, "non_blocking": non_blocking}
-        return Entries(
-            self.values.to(**move),
-            self.row.to(**move),
-            self.item.to(**move),
-            None if self.mask is None else self.mask.to(**move),
-        )
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        mask = None if self.mask is None else move(self.mask)
+        return Entries(move(self.values), move(self.row), move(self.item), mask)
 
     def counts(self, size: int) -> Int[Tensor, "batch"]:
         """How many entries each of `size` rows has."""

@@ -42,7 +42,7 @@ def integers(purpose: str, *keys: Key) -> NDArray[np.uint64]:
         purpose: what the numbers are for; two purposes give independent numbers.
         keys: integers or integer arrays (negative ones allowed), broadcast against each other.
     """
-    state = np.asarray(purpose_key(purpose), dtype=np.uint64)
+    state: _Bits = np.uint64(purpose_key(purpose))
     with np.errstate(over="ignore"):
         for key in keys:
             step = np.asarray(key).astype(np.int64).astype(np.uint64)

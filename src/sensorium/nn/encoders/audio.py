@@ -123,7 +123,9 @@ class AudioEncoder(Encoder):
         step = self.spectrogram.hop * self.frames
         used = -(-samples // step)
         number = -(-values.shape[1] // step)
-        spectrum = F.pad(spectrum, (0, 0, 0, number * self.frames - spectrum.shape[1]), value=SILENCE)
+        spectrum = F.pad(
+            spectrum, (0, 0, 0, number * self.frames - spectrum.shape[1]), value=SILENCE
+        )
         x = self.patch(spectrum.unflatten(1, (number, self.frames)).flatten(2))
         real = torch.arange(number, device=values.device) < used[:, None]
         x = self.layers.walk(x + self.positions[:number], real[:, None, None])

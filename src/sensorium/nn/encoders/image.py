@@ -25,7 +25,9 @@ class Pixels(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, mean: Triple = (0.5, 0.5, 0.5), deviation: Triple = (0.25, 0.25, 0.25)) -> None:
+    def __init__(
+        self, mean: Triple = (0.5, 0.5, 0.5), deviation: Triple = (0.25, 0.25, 0.25)
+    ) -> None:
         super().__init__()
         spread = torch.tensor(deviation)
         # One multiplication and one addition a value; constants, so no part of saved weights.

@@ -1,0 +1,281 @@
+"""What is in a data set: for each field what it is and how much of it there is, and what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensorium.data.dataset import Data, chunked, spread
+from sensorium.data.decoding import is_filled
+from sensorium.data.sources import Rows
+from sensorium.modalities.base import get_modality
+from sensorium.types import Fault, Field, UserError
+
+_LOOKED_AT = 1000
+_DECODED = 64
+_COMPARED = 20_000
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class FieldReport:
+    """One field.
+
+    Attributes:
+        name, modality, role, of: as in the schema.
+        columns: that it reads.
+        share_present: the share of the rows looked at that have it.
+        num_distinct: different values in these rows; None for media.
+        examples: a few values, shortened.
+        num_bad: rows of those decoded that cannot be used because of it.
+        reason: why the schema is as it is, if it was guessed.
+    """
+
+    name: str
+    modality: str
+    role: str
+    of: str | None
+    columns: tuple[str, ...]
+    share_present: float
+    num_distinct: int | None
+    examples: tuple[str, ...]
+    num_bad: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows of one split whose content in a field stands in another split as well.
+
+    Attributes:
+        field: its name.
+        splits: the two; rows of the second are counted.
+        num_rows: how many.
+        examples: names of rows of the first and of the second with equal content.
+    """
+
+    field: str
+    splits: tuple[str, str]
+    num_rows: int
+    examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect_data` found.
+
+    Attributes:
+        name: of the data.
+        version: of the data.
+        num_rows: by split; `all` counts those in no split too.
+        organising: the columns for `key`, `group`, `split` and `time`.
+        fields: a report of each.
+        num_looked_at: rows in which presence and values were counted.
+        num_decoded: rows that were decoded.
+        faults: rows of these that cannot be used, and entries refused while rows were listed.
+        duplicates: content that stands in two splits.
+        num_compared: rows compared for them.
+        notes: what else a person should know.
+    """
+
+    name: str
+    version: str
+    num_rows: dict[str, int]
+    organising: dict[str, str]
+    fields: tuple[FieldReport, ...]
+    num_looked_at: int
+    num_decoded: int
+    faults: tuple[Fault, ...]
+    duplicates: tuple[Duplicates, ...]
+    num_compared: int
+    notes: tuple[str, ...] = field(default=())
+
+
+def inspect_data(data: Data) -> Inspection:
+    """Look at a data set: at all rows for their number and splits, at a sample for the rest."""
+    notes = list(_split_notes(data))
+    try:
+        data = data.fit()
+    except UserError as error:
+        notes.append(str(error))
+    rows = spread(data.rows("all"), _LOOKED_AT)
+    decoded = spread(data.rows("all"), _DECODED)
+    used = [entry for entry in data.schema if entry.role != "ignore"]
+    faults = _faults(data, used, decoded)
+    bad = Counter(fault.field for fault in faults)
+    duplicates, num_compared = find_duplicates(data)
+    return Inspection(
+        name=data.name,
+        version=data.version,
+        num_rows={**{split: len(found) for split, found in data.splits.items()}, "all": len(data)},
+        organising={
+            setting: column
+            for setting in ("key", "group", "split", "time")
+            if (column := data.schema.model_dump()[setting]) is not None
+        },
+        fields=tuple(_report(data, entry, rows, bad[entry.name]) for entry in data.schema),
+        num_looked_at=len(rows),
+        num_decoded=len(decoded),
+        faults=(*data.faults, *faults),
+        duplicates=duplicates,
+        num_compared=num_compared,
+        notes=tuple(notes),
+    )
+
+
+def _report(data: Data, entry: Field, rows: Rows, num_bad: int) -> FieldReport:
+    reasons = [data.reasons[c] for c in entry.source_columns if c in data.reasons]
+    num_present, distinct, examples = 0, set(), list[str]()
+    scalar = not get_modality(entry.modality).cached
+    for chunk in chunked(rows):
+        for raw in data.raw([entry.name], chunk)[entry.name]:
+            if not is_filled(raw):
+                continue
+            num_present += 1
+            shown = _shown(raw)
+            if scalar:
+                distinct.add(str(raw))
+            if len(examples) < _EXAMPLES and shown not in examples:
+                examples.append(shown)
+    return FieldReport(
+        name=entry.name,
+        modality=entry.modality,
+        role=entry.role,
+        of=entry.of,
+        columns=entry.source_columns,
+        share_present=num_present / max(1, len(rows)),
+        num_distinct=len(distinct) if scalar else None,
+        examples=tuple(examples),
+        num_bad=num_bad,
+        reason="; ".join(dict.fromkeys(reasons)) if len(reasons) == 1 else "",
+    )
+
+
+def _shown(raw: Any) -> str:
+    """A raw value in at most 60 characters."""
+    if isinstance(raw, bytes):
+        return f"{len(raw)} bytes"
+    if isinstance(raw, np.ndarray):
+        return f"{raw.dtype} array {raw.shape}"
+    if isinstance(raw, Path):
+        return raw.name
+    if isinstance(raw, list):
+        text = ", ".join(_shown(part) for part in raw)
+    elif isinstance(raw, dict):
+        text = ", ".join(f"{name}={_shown(cell)}" for name, cell in raw.items() if cell is not None)
+    else:
+        text = " ".join(str(raw).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _faults(data: Data, fields: Iterable[Field], rows: Rows) -> list[Fault]:
+    """What is wrong with rows, field by field, so that one fault hides no other.
+
+    Boxes are read with their image, which says how large it is.
+    """
+    found: list[Fault] = []
+    for entry in fields:
+        modality = get_modality(entry.modality)
+        if entry.role in ("label", "answer") and not entry.fitted:
+            continue
+        views = {entry.name: modality.View()}
+        if entry.of is not None:
+            anchor = data.schema[entry.of]
+            views = {anchor.name: get_modality(anchor.modality).View(), **views}
+        for fault in data.read(rows, views)[1]:
+            if fault.field in ("", entry.name):
+                found.append(Fault(fault.key, entry.name, fault.reason))
+    return found
+
+
+def _split_notes(data: Data) -> Iterator[str]:
+    outside = len(data) - sum(len(rows) for rows in data.splits.values())
+    if outside:
+        yield f"{outside} rows are in no split"
+    for split, rows in data.splits.items():
+        if not len(rows):
+            yield f"no rows in the split '{split}'"
+    if data.schema.group is not None and data.split is None:
+        groups = {split: set(data.groups(rows).tolist()) for split, rows in data.splits.items()}
+        for first, second in combinations(groups, 2):
+            if both := len(groups[first] & groups[second]):
+                yield (
+                    f"{both} groups (column '{data.schema.group}') are both in {first} and in "
+                    f"{second}; --split group:{data.schema.group} keeps each on one side"
+                )
+
+
+def find_duplicates(data: Data) -> tuple[tuple[Duplicates, ...], int]:
+    """Equal pictures, recordings and texts in two splits, and how many rows were compared.
+
+    Contents are compared byte by byte (through their hashes), in all rows of data of up to 20,000.
+    """
+    limit = min(_COMPARED, data.source.most_scanned)
+    total = sum(len(rows) for rows in data.splits.values())
+    samples = {
+        split: spread(rows, max(1, len(rows) * limit // total)) if total > limit else rows
+        for split, rows in data.splits.items()
+        if len(rows)
+    }
+    fields = [
+        entry
+        for entry in data.schema
+        if entry.role in ("input", "query", "target")
+        and (entry.modality == "text" or get_modality(entry.modality).cached)
+    ]
+    found = []
+    for entry in fields:
+        contents = _contents(data, entry, samples)
+        for first, second in combinations(samples, 2):
+            known = {digest: row for row, digest in contents[first]}
+            equal = [(known[digest], row) for row, digest in contents[second] if digest in known]
+            if equal:
+                pairs = np.asarray(equal[:_EXAMPLES])
+                keys = zip(data.keys(pairs[:, 0]), data.keys(pairs[:, 1]), strict=True)
+                found.append(Duplicates(entry.name, (first, second), len(equal), tuple(keys)))
+    return tuple(found), sum(len(rows) for rows in samples.values())
+
+
+def _contents(
+    data: Data, entry: Field, samples: dict[str, Rows]
+) -> dict[str, list[tuple[int, bytes]]]:
+    """Rows with the hash of what they hold; files are read only if another has the same length."""
+    hashed: dict[str, list[tuple[int, bytes]]] = {split: [] for split in samples}
+    files: list[tuple[str, int, Path, int]] = []
+    for split, rows in samples.items():
+        for chunk in chunked(rows):
+            raws = data.raw([entry.name], chunk)[entry.name]
+            for row, raw in zip(chunk.tolist(), raws, strict=True):
+                for value in raw if isinstance(raw, list) else [raw]:
+                    if isinstance(value, Path):
+                        files.append((split, row, value, value.stat().st_size))
+                    elif (content := _content(value)) is not None:
+                        hashed[split].append((row, hashlib.blake2b(content).digest()))
+    sizes = Counter(size for _, _, path, size in {(0, 0, path, size) for _, _, path, size in files})
+    shared = Counter(path for _, _, path, _ in files)
+    digests: dict[Path, bytes] = {}
+    for split, row, path, size in files:
+        if sizes[size] < 2 and shared[path] < 2:
+            continue
+        if path not in digests:
+            with path.open("rb") as file:
+                digests[path] = hashlib.file_digest(file, hashlib.blake2b).digest()
+        hashed[split].append((row, digests[path]))
+    return hashed
+
+
+def _content(value: Any) -> bytes | None:
+    if isinstance(value, bytes) and value:
+        return value
+    if isinstance(value, str) and value.strip():
+        return value.encode("utf-8", "surrogatepass")
+    if isinstance(value, dict) and isinstance(value.get("array"), np.ndarray):
+        value = value["array"]
+    return value.tobytes() if isinstance(value, np.ndarray) else None

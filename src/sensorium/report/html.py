@@ -1,0 +1,92 @@
+"""Reports as pages: one file each, with all that it shows inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sensorium import __version__
+from sensorium.data import Data, open_data
+from sensorium.report.views import View, comparison_view, run_view
+from sensorium.training.files import write_aside
+from sensorium.training.folder import RunFolder
+from sensorium.types import Schema, UserError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+PAGE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """The report of a run, of a comparison, or of a folder of comparisons; data are opened again.
+
+    Raises:
+        UserError: the folder is none of these.
+    """
+    if (folder / "compare.json").is_file():
+        return write_comparison_report(folder, reopened(folder))
+    if RunFolder(folder).run_file.is_file():
+        return write_run_report(folder, reopened(folder))
+    parts = sorted(path.parent for path in folder.glob("*/compare.json"))
+    if not parts:
+        raise UserError(
+            f"{folder} is neither a run nor a comparison: it has no run.json and no compare.json"
+        )
+    return write_combined_report(folder, [(part, reopened(part)) for part in parts])
+
+
+def write_comparison_report(folder: Path, data: Data | None) -> Path:
+    """The report of a comparison; without data no rows are shown."""
+    return _write(folder, [comparison_view(folder, data)])
+
+
+def write_run_report(folder: Path, data: Data | None = None) -> Path:
+    """The report of a run; without data no rows are shown."""
+    return _write(folder, [run_view(folder, data)])
+
+
+def write_combined_report(folder: Path, parts: Sequence[tuple[Path, Data | None]]) -> Path:
+    """One report of several comparisons."""
+    return _write(folder, [comparison_view(part, data) for part, data in parts])
+
+
+def reopened(folder: Path) -> Data | None:
+    """The data of a run or comparison as it was used; None if they are gone or have changed."""
+    run = RunFolder(folder if RunFolder(folder).run_file.is_file() else folder / "best")
+    if not run.run_file.is_file():
+        return None
+    info = run.read_run()
+    try:
+        data = open_data(**info["data"]).with_schema(Schema.load(run.schema_file))
+    except UserError:
+        return None
+    return data if data.version == info["data_version"] else None
+
+
+def _write(folder: Path, views: Sequence[View]) -> Path:
+    page = folder / PAGE
+    title = views[0].title if len(views) == 1 else f"{len(views)} comparisons"
+    text = _template().render(title=title, views=views, version=__version__)
+
+    def write(aside: Path) -> None:
+        aside.write_text(text, encoding="utf-8")
+
+    write_aside(page, write)
+    return page
+
+
+@lru_cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sensorium.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")

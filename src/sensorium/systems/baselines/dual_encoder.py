@@ -1,0 +1,251 @@
+"""Dual encoder: the contrastive baseline, for any two modalities.
+
+    query  ── tower ── pool ── linear ── unit vector ─┐
+                                                      × scale ── each finds its partner in the batch
+    target ── tower ── pool ── linear ── unit vector ─┘
+
+Two towers that never see each other's input are trained so that the vectors of a pair are nearer
+than those of any other combination in the batch: CLIP (Radford et al., 2021, arXiv 2103.00020) for
+`loss=info_nce`, SigLIP (Zhai et al., 2023, arXiv 2303.15343) for `loss=sigmoid`.
+
+`paper()` is CLIP ViT-B/16, layer for layer; `from_clip` takes published weights. The nano size differs
+where little data and a short training ask for it: images pass a small convolutional stem, all tokens
+see each other, and their mean is the vector of a sequence.
+
+A row that lacks a side takes no part in the loss, and its vector of that side is NaN. Rows whose
+query or target is the same as another's are not that one's negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sensorium.modalities.base import View
+from sensorium.modalities.image import ImageView
+from sensorium.modalities.text import TextView, Tokenizer
+from sensorium.nn.encoders import Encoder, build_encoder, embed_field
+from sensorium.nn.encoders.image import CLIP_DEVIATION, CLIP_MEAN
+from sensorium.nn.heads import UnitProjection
+from sensorium.nn.pooling import Pooling
+from sensorium.objectives.contrastive import Duplicates, Temperature, info_nce, sigmoid_loss
+from sensorium.objectives.duplicates import content_ids
+from sensorium.systems.base import System, SystemConfig, register
+from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
+from sensorium.types.names import did_you_mean
+
+SIDES = ("query", "target")
+
+
+@register("dual-encoder")
+class DualEncoder(System):
+    """Two towers and a contrastive loss."""
+
+    card = Card(
+        title="Contrastive dual encoder (CLIP, SigLIP)",
+        paper="arXiv:2103.00020",
+        year=2021,
+        family="baselines",
+        modalities=("any",),
+        tasks=("retrieval",),
+        licence="MIT",
+    )
+
+    class Config(SystemConfig):
+        """Settings.
+
+        Attributes:
+            query: the field on one side; the one with that role if empty.
+            target: the field on the other side.
+            encoder: by field or modality, a pretrained tower: `hf:NAME_OR_PATH`.
+            width: of towers from scratch; `depth` and `heads`, their layers and attention heads.
+            text_width: of text towers, and so on; 0 for the same as the others.
+            embed_dim: of the shared space.
+            image_size: pixels of the side of an image, and `patch`, of a patch.
+            max_tokens: the longest text.
+            clip: build image and text towers as CLIP does.
+            activation: of the feed-forward networks.
+            pooling: how a sequence becomes one vector; `auto` leaves it to the tower.
+            loss: which.
+            duplicates: rows with the same query or target as another are `ignored` as its
+                candidates, or count as `positive`.
+        """
+
+        query: str = ""
+        target: str = ""
+        encoder: dict[str, str] = {}
+        width: int = 128
+        depth: int = 4
+        heads: int = 4
+        text_width: int = 0
+        text_depth: int = 0
+        text_heads: int = 0
+        embed_dim: int = 128
+        image_size: int = 64
+        patch: int = 8
+        max_tokens: int = 64
+        clip: bool = False
+        activation: str = "gelu"
+        pooling: Literal["auto", "mean", "first", "last"] = "auto"
+        loss: Literal["info_nce", "sigmoid"] = "info_nce"
+        duplicates: Duplicates = "ignored"
+
+        @classmethod
+        def paper(cls) -> Self:
+            """CLIP ViT-B/16."""
+            return cls(
+                tokenizer="hf:openai/clip-vit-base-patch16",
+                width=768,
+                depth=12,
+                heads=12,
+                text_width=512,
+                text_heads=8,
+                embed_dim=512,
+                image_size=224,
+                patch=16,
+                max_tokens=77,
+                clip=True,
+                activation="quick_gelu",
+            )
+
+    config: Config
+
+    def __init__(
+        self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None
+    ) -> None:
+        super().__init__(config, schema, tokenizer)
+        self.fields = {side: _side(config, schema, side) for side in SIDES}
+        known = [name for f in self.fields.values() for name in (f.name, f.modality)]
+        for name in config.encoder:
+            if name not in known:
+                raise UserError(f"setting encoder.{name}: no such side. {did_you_mean(name, known)}")
+        self.towers = nn.ModuleDict({side: self.tower(f) for side, f in self.fields.items()})
+        self.heads = nn.ModuleDict(
+            {side: UnitProjection(t.width, config.embed_dim) for side, t in self.towers.items()}
+        )
+        self.temperature = Temperature(0.07 if config.loss == "info_nce" else 0.1)
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if config.loss == "sigmoid" else None
+
+    @classmethod
+    def check(cls, schema: Schema) -> None:
+        """It needs a query and a target."""
+        for side in SIDES:
+            if not schema.find(role=side):
+                raise UserError(
+                    f"dual-encoder: no field has the role '{side}'; give it to one of "
+                    f"{', '.join(schema.names)}"
+                )
+
+    def tower(self, field: Field) -> Encoder:
+        """The encoder of one side."""
+        c = self.config
+        spec = c.encoder.get(field.name, c.encoder.get(field.modality))
+        if spec is not None:
+            return build_encoder(field, width=None, spec=spec)
+        sizes = {"width": c.width, "depth": c.depth, "heads": c.heads}
+        if field.modality == "image":
+            settings: dict[str, Any] = {"patch": c.patch, "activation": c.activation}
+            if c.clip:
+                settings |= {"stem": "patch", "class_token": True, "norm_before": True}
+                settings |= {"mean": CLIP_MEAN, "deviation": CLIP_DEVIATION}
+            view = ImageView(size=c.image_size, fit="crop" if c.clip else "squash")
+            return build_encoder(field, view=view, **sizes, **settings)
+        if field.modality == "text":
+            sizes = {name: getattr(c, f"text_{name}") or size for name, size in sizes.items()}
+            settings = {"is_causal": c.clip, "activation": c.activation}
+            view = TextView(tokenizer=self.tokenizer, max_tokens=c.max_tokens)
+            return build_encoder(field, view=view, **sizes, **settings)
+        return build_encoder(field, **sizes)
+
+    def views(self) -> dict[str, View]:
+        """What the towers read."""
+        return {field.name: self.towers[side].view for side, field in self.fields.items()}
+
+    def stages(self) -> list[Stage]:
+        """One stage; CLIP's own settings for CLIP's own size."""
+        if self.config.clip:
+            return [
+                Stage(learning_rate=5e-4, weight_decay=0.2, betas=(0.9, 0.98), batch_size=32768)
+            ]
+        return [Stage(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.98), batch_size=128)]
+
+    def _embed(self, batch: Batch, side: str) -> tuple[Tensor, Tensor]:
+        pooling: Pooling | None = None if self.config.pooling == "auto" else self.config.pooling
+        tower, field = self.towers[side], self.fields[side]
+        vectors, present = embed_field(tower, batch, field, pooling)
+        return self.heads[side](vectors), present
+
+    def embed(self, batch: Batch, field: str) -> Float[Tensor, "batch width"]:
+        """Unit vectors of the query or of the target; NaN in rows without it."""
+        for side in SIDES:
+            if self.fields[side].name == field:
+                vectors, present = self._embed(batch, side)
+                return vectors.masked_fill(~present[:, None], torch.nan)
+        known = [f.name for f in self.fields.values()]
+        raise UserError(f"dual-encoder does not embed '{field}'. {did_you_mean(field, known)}")
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """The contrastive loss of the rows that have both sides."""
+        names = [field.name for field in self.fields.values()]
+        whole = batch.present(names[0]) & batch.present(names[1])
+        if not bool(whole.all()):
+            batch = batch.take(whole.nonzero().squeeze(1))
+        (query, _), (target, _) = (self._embed(batch, side) for side in SIDES)
+        groups = torch.stack([content_ids(batch[name], batch.size) for name in names], 1)
+        settings = {"groups": groups, "duplicates": self.config.duplicates, "gather": True}
+        scale = self.temperature()
+        if self.bias is None:
+            forth, back = info_nce(query, target, scale, **settings)
+            return {"contrast": Loss.mean((forth + back) / 2)}
+        return {"contrast": Loss.mean(sigmoid_loss(query, target, scale, self.bias, **settings))}
+
+    @classmethod
+    def from_clip(cls, name: str, schema: Schema) -> Self:
+        """A system with the weights of a CLIP model, ready to embed.
+
+        Args:
+            name: of the model on the hub, or a folder in the same layout.
+            schema: with an image and a text as query and target, either way round.
+        """
+        from transformers import CLIPModel
+
+        clip = CLIPModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        image, text = clip.config.vision_config, clip.config.text_config
+        config = cls.Config(
+            tokenizer=f"hf:{name}",
+            width=image.hidden_size,
+            depth=image.num_hidden_layers,
+            heads=image.num_attention_heads,
+            text_width=text.hidden_size,
+            text_depth=text.num_hidden_layers,
+            text_heads=text.num_attention_heads,
+            embed_dim=clip.config.projection_dim,
+            image_size=image.image_size,
+            patch=image.patch_size,
+            max_tokens=text.max_position_embeddings,
+            clip=True,
+            activation=image.hidden_act,
+        )
+        system = cls(config, schema, Tokenizer.from_hub(name))
+        image_side = next(s for s in SIDES if system.fields[s].modality == "image")
+        system.load_state_dict(convert(clip.state_dict(), image_side))
+        return system
+
+
+def _side(config: DualEncoder.Config, schema: Schema, side: str) -> Field:
+    name = getattr(config, side)
+    if name:
+        return schema[name]
+    DualEncoder.check(schema)
+    found = schema.find(role=side)
+    if len(found) > 1:
+        names = ", ".join(field.name for field in found)
+        raise UserError(
+            f"dual-encoder: several fields have the role '{side}' ({names}); choose one with "
+            f"--set {side}=NAME"
+        )
+    return found[0]
