@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import soundfile
 import torch
 
 from sensorium.modalities.audio import Audio, AudioView
-from sensorium.types import BadValue, Field
+from sensorium.types import BadValue, Field, MissingExtra
 
 FIELD = Field(name="sound", modality="audio")
 AUDIO = Audio()
@@ -159,3 +160,15 @@ def test_the_key_holds_what_decoding_depends_on():
     keys = {AudioView().key, AudioView(rate=8_000).key, AudioView(seconds=2.0).key}
     assert len(keys) == 3
     assert AUDIO.cached
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    raw = encoded(tone(16_000), 16_000)
+    array = {"array": tone(16_000), "sampling_rate": 16_000}
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    with pytest.raises(MissingExtra, match=r"sensorium\[audio\]"):
+        decode(raw)
+    with pytest.raises(MissingExtra, match="resampling"):
+        decode(array, rate=8_000)
+    assert len(decode(array)) == 16_000  # needs neither

@@ -40,7 +40,7 @@ def test_order_of_classes_can_be_given():
 
 def test_unseen_class_is_named_with_the_nearest():
     field = fitted(Category(), ["benign", "malignant"])
-    with pytest.raises(BadValue, match="'label'.*'malignnant'.*Did you mean 'malignant'"):
+    with pytest.raises(BadValue, match=r"'label'.*'malignnant'.*Did you mean 'malignant'"):
         Category().decode("malignnant", field, None)
 
 
@@ -54,7 +54,7 @@ def test_classes_of_boxes_are_aligned():
     kind = Category()
     field = Field(name="class", modality="category", of="boxes")
     assert kind.entries(["a", "b", "a"], field) == ["a", "b", "a"]
-    with pytest.raises(BadValue, match="1 of 3 entries are empty.*'boxes'"):
+    with pytest.raises(BadValue, match=r"1 of 3 entries are empty.*'boxes'"):
         kind.entries(["a", None, "a"], field)
     assert kind.fit(field, [["b"], ["a", None], ["a", "c"]]) == {"classes": ["a", "b", "c"]}
 
@@ -73,7 +73,7 @@ def test_categories_are_multi_hot():
     assert mask is None
     assert kind.show(decoded[0], field) == "cat, dog"
     assert kind.show("dog;cat", field) == "dog, cat"
-    with pytest.raises(BadValue, match="'label'.*'fish'"):
+    with pytest.raises(BadValue, match=r"'label'.*'fish'"):
         kind.decode("cat;fish", field, None)
 
 

@@ -100,7 +100,7 @@ def test_classes_by_frequency_with_a_limit():
 
 
 def test_unknown_kind_suggests_the_nearest():
-    with pytest.raises(UserError, match="column 'a'.*Did you mean 'category'"):
+    with pytest.raises(UserError, match=r"column 'a'.*Did you mean 'category'"):
         TABLE.fit(Field(name="t", modality="table", columns={"a": "categorical"}), [])
 
 
@@ -161,7 +161,7 @@ def test_date_with_time_and_format():
     assert to_days("1970-01-02T12:00", "a") == 1.5
     assert to_days("12/31/1970", "a", "%m/%d/%Y") == 364
     for cell in ("12/31/1970", 7, "1970-13-01"):
-        with pytest.raises(BadValue, match="column 'a'.*date"):
+        with pytest.raises(BadValue, match=r"column 'a'.*date"):
             to_days(cell, "a")
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 
 from sensorium.data import splits as splitting
+from sensorium.data.columns import check_columns, without_missing_columns
 from sensorium.data.decoding import (
     Cache,
     collate,
@@ -28,7 +29,8 @@ from sensorium.modalities.base import Modality, View, get_modality, is_missing
 from sensorium.types import BadValue, Batch, Fault, Field, Sample, Schema, UserError
 from sensorium.types.names import did_you_mean
 
-_CHUNK = 4096
+_CHUNK = 1024
+_TABLE_ROWS = 200_000
 _PROBE_ROWS = 256
 
 
@@ -47,6 +49,7 @@ class Data:
         reasons: why the schema is as it is, by column, where it was guessed.
         new: whether these are new rows for a schema of other data, which may lack columns: the
             label of rows to predict, say. What they lack is absent.
+        where: what `open_data` was given; empty if the data were put together otherwise.
     """
 
     source: Source
@@ -70,6 +73,7 @@ class Data:
         seed: int = 0,
         reasons: Mapping[str, str] | None = None,
         new: bool = False,
+        where: str = "",
     ) -> Data:
         """Put rows and schema together.
 
@@ -77,7 +81,7 @@ class Data:
             UserError: the schema names a column that is not there; the split cannot be made.
         """
         if new:
-            schema = _without_missing_columns(schema, table)
+            schema = without_missing_columns(schema, table)
         check_columns(schema, table, new)
         source = _expanded(table, schema)
         of_table = splitting.make(table, schema, split, seed)
@@ -88,7 +92,17 @@ class Data:
         splits = {
             name: np.flatnonzero(side[origin] == number) for number, name in enumerate(of_table)
         }
-        return cls(source, schema, splits, table, split, seed, (), dict(reasons or {}), new)
+        return cls(
+            source=source,
+            schema=schema,
+            splits=splits,
+            table=table,
+            split=split,
+            seed=seed,
+            reasons=dict(reasons or {}),
+            new=new,
+            where=where,
+        )
 
     @property
     def name(self) -> str:
@@ -97,12 +111,17 @@ class Data:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The arguments of `open_data` that open the same rows with the same splits (JSON-able).
+        """The arguments of `open_data` that open the same rows with the same splits, fit for JSON.
 
-        The schema is not part of it: what was fitted belongs to a run.
+        What was fitted is not part of it; it belongs to a run.
         """
-        hidden = [str(entry) for entry in self.missing]
-        return {"where": self.where, "split": self.split, "seed": self.seed, "missing": hidden}
+        recipe = {"where": self.where, "split": self.split, "seed": self.seed}
+        if not self.missing:
+            return recipe
+        # What is hidden is said in the names of these fields, which a guess may not give.
+        unfitted = [entry.replace(fitted={}) for entry in self.schema]
+        schema = self.schema.replace(*unfitted).model_dump(exclude_defaults=True, mode="json")
+        return {**recipe, "schema": schema, "missing": [str(entry) for entry in self.missing]}
 
     @property
     def version(self) -> str:
@@ -142,8 +161,8 @@ class Data:
             seed=self.seed,
             reasons=self.reasons,
             new=self.new,
+            where=self.where,
         )
-        data = replace(data, where=self.where)
         return data.with_missing(*self.missing) if self.missing else data
 
     def with_missing(self, *missing: Missing) -> Data:
@@ -250,9 +269,14 @@ class Data:
             entry for entry in used if type(get_modality(entry.modality)).fit is not Modality.fit
         ]
         values: dict[str, list[Any]] = {entry.name: [] for entry in learning}
-        if learning:
-            for chunk in chunked(spread(rows, self.source.most_scanned)):
-                for name, cells in self.raw(list(values), chunk).items():
+        scanned = spread(rows, self.source.most_scanned)
+        for entries, chosen in (
+            # A class that is overlooked would make its rows unusable; a mean is not missed by much.
+            ([e.name for e in learning if not e.columns], scanned),
+            ([e.name for e in learning if e.columns], spread(scanned, _TABLE_ROWS)),
+        ):
+            for chunk in chunked(chosen) if entries else ():
+                for name, cells in self.raw(entries, chunk).items():
                     values[name] += [None if isinstance(c, Broken) else c for c in cells]
         fitted = []
         for entry in learning:
@@ -319,37 +343,6 @@ class Data:
         return collate(samples, self.schema, views, seed, faults)
 
 
-def _without_missing_columns(schema: Schema, table: Source) -> Schema:
-    """The schema without the organising columns that new rows lack."""
-    settings = ("key", "group", "split", "time")
-    lacking = [name for name in settings if getattr(schema, name) not in table.column_names]
-    return schema.replace(**dict.fromkeys(lacking))
-
-
-def check_columns(schema: Schema, table: Source, new: bool = False) -> None:
-    """Raise a `UserError` for a column the schema names and the table has not.
-
-    New rows may lack columns, but not all of them.
-    """
-    used = [entry for entry in schema if entry.role != "ignore"]
-    if new and any(set(entry.source_columns) & set(table.column_names) for entry in used):
-        return
-    for entry in used:
-        for column in entry.source_columns:
-            if column not in table.column_names:
-                raise UserError(
-                    f"{table.name}: the schema's field '{entry.name}' reads the column '{column}', "
-                    f"which is not there. {did_you_mean(column, table.column_names)}"
-                )
-    for setting in ("key", "group", "split", "time"):
-        column = getattr(schema, setting)
-        if column is not None and column not in table.column_names:
-            raise UserError(
-                f"{table.name}: the schema's '{setting}' names the column '{column}', which is not "
-                f"there. {did_you_mean(column, table.column_names)}"
-            )
-
-
 def _check_varied(name: str, entry: Field, values: Sequence[Any]) -> None:
     distinct = {str(value) for value in values if is_filled(value)}
     if len(distinct) == 1:
@@ -361,9 +354,10 @@ def _check_varied(name: str, entry: Field, values: Sequence[Any]) -> None:
 
 def _expanded(table: Source, schema: Schema) -> Source:
     for entry in schema.find(role="target", modality="text"):
-        lengths = table.list_lengths(entry.source_columns[0])
+        column = entry.source_columns[0]
+        lengths = table.list_lengths(column) if column in table.column_names else None
         if lengths is not None:
-            return Expanded(table, entry.source_columns[0], lengths)
+            return Expanded(table, column, lengths)
     return table
 
 
@@ -382,5 +376,6 @@ def spread(rows: Rows, limit: int) -> Rows:
     return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
 
 
-def chunked(rows: Rows) -> Iterator[Rows]:
-    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+def chunked(rows: Rows, size: int = _CHUNK) -> Iterator[Rows]:
+    """The rows in parts."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -91,13 +91,43 @@ def open_tables(folder: Path, tables: Mapping[str, Path]) -> ArrowSource:
     except pa.ArrowException as error:
         names = ", ".join(str(path) for path in tables.values())
         raise UserError(f"{names}: their columns do not fit together: {error}") from None
+    table, found = _with_files(table, folder)
     return ArrowSource(
         table,
         name=folder.resolve().name,
         version=fingerprint_files(list(tables.values())),
         root=folder,
-        key="file_name" if "file_name" in table.column_names else None,
+        hints={modality: modality for modality in found},
+        path_columns=found,
     )
+
+
+def _with_files(table: pa.Table, folder: Path) -> tuple[pa.Table, list[str]]:
+    """A table that names no files, with columns of those whose stem a column holds (an id, say).
+
+    Returns:
+        The table, and the names of the new columns, which are modalities.
+    """
+    suffixes = media_suffixes()
+    heads = {name: table.column(name).slice(0, 200).to_pylist() for name in table.column_names}
+    for cells in heads.values():
+        texts = [cell for cell in cells if isinstance(cell, str) and cell]
+        if texts and 2 * sum(Path(text).suffix.lower() in suffixes for text in texts) > len(texts):
+            return table, []
+    stems: dict[str, dict[str, str]] = {}
+    for file in _walk(folder):
+        stems.setdefault(file.modality, {}).setdefault(file.path.stem, str(file.path))
+    added = []
+    for modality, paths in stems.items():
+        for name, cells in heads.items():
+            filled = [str(cell) for cell in cells if cell is not None]
+            fits = filled and 10 * sum(cell in paths for cell in filled) >= 9 * len(filled)
+            if fits and modality not in table.column_names:
+                found = [paths.get(str(cell)) for cell in table.column(name).to_pylist()]
+                table = table.append_column(modality, pa.array(found, pa.string()))
+                added.append(modality)
+                break
+    return table, added
 
 
 def _from_above(table: pa.Table, folder: Path, prefix: Path) -> pa.Table:
@@ -116,12 +146,17 @@ def _from_above(table: pa.Table, folder: Path, prefix: Path) -> pa.Table:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    # Parquet files that aren't called metadata are data themselves, too large for memory perhaps.
+    # Parquet files that aren't called metadata are data themselves, too large for memory perhaps;
+    # JSON files are settings more often than rows.
     return sorted(
         path
         for path in folder.iterdir()
         if path.suffix.lower() in TABLE_SUFFIXES
-        and (path.suffix.lower() != ".parquet" or path.name in METADATA)
+        and (
+            path.name in METADATA
+            or path.suffix.lower() not in (".parquet", ".json")
+            or (path.suffix.lower() == ".json" and path.stem.lower() in SPLIT_NAMES)
+        )
         and not path.name.startswith((".", "_"))
         and path.is_file()
     )

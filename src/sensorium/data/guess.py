@@ -228,9 +228,11 @@ def _fields(columns: Mapping[str, _Column], organising: Mapping[str, str]) -> li
 def _media_field(column: _Column, fields: Iterable[Field]) -> Field:
     """A medium; a column with a name that says only that it's a file is called by its modality."""
     taken = {entry.name for entry in fields}
-    name = column.name
-    if column.is_called("path") and column.modality not in taken:
+    name = re.sub(r"_?(file_?name|file_?path|path|file)$", "", column.name, flags=re.IGNORECASE)
+    if not name or column.is_called("path"):
         name = column.modality
+    if name in taken:
+        name = column.name
     return Field(
         name=name, modality=column.modality, column=None if name == column.name else column.name
     )

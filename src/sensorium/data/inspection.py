@@ -1,10 +1,10 @@
-"""What is in a data set: for each field what it is and how much of it there is, and what is wrong."""
+"""What is in a data set: what each field is, how much of it there is, and what is wrong."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from sensorium.data.dataset import Data, chunked, spread
 from sensorium.data.decoding import is_filled
-from sensorium.data.sources import Rows
+from sensorium.data.sources import Broken, Rows
 from sensorium.modalities.base import get_modality
 from sensorium.types import Fault, Field, UserError
 
@@ -22,6 +22,7 @@ _LOOKED_AT = 1000
 _DECODED = 64
 _COMPARED = 20_000
 _EXAMPLES = 3
+_CHUNK = 256  # media of so many rows are in memory at once
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def inspect_data(data: Data) -> Inspection:
             for setting in ("key", "group", "split", "time")
             if (column := data.schema.model_dump()[setting]) is not None
         },
-        fields=tuple(_report(data, entry, rows, bad[entry.name]) for entry in data.schema),
+        fields=_reports(data, rows, bad),
         num_looked_at=len(rows),
         num_decoded=len(decoded),
         faults=(*data.faults, *faults),
@@ -130,32 +131,45 @@ def inspect_data(data: Data) -> Inspection:
     )
 
 
-def _report(data: Data, entry: Field, rows: Rows, num_bad: int) -> FieldReport:
-    reasons = [data.reasons[c] for c in entry.source_columns if c in data.reasons]
-    num_present, distinct, examples = 0, set(), list[str]()
-    scalar = not get_modality(entry.modality).cached
-    for chunk in chunked(rows):
-        for raw in data.raw([entry.name], chunk)[entry.name]:
-            if not is_filled(raw):
-                continue
-            num_present += 1
-            shown = _shown(raw)
-            if scalar:
-                distinct.add(str(raw))
-            if len(examples) < _EXAMPLES and shown not in examples:
-                examples.append(shown)
-    return FieldReport(
-        name=entry.name,
-        modality=entry.modality,
-        role=entry.role,
-        of=entry.of,
-        columns=entry.source_columns,
-        share_present=num_present / max(1, len(rows)),
-        num_distinct=len(distinct) if scalar else None,
-        examples=tuple(examples),
-        num_bad=num_bad,
-        reason="; ".join(dict.fromkeys(reasons)) if len(reasons) == 1 else "",
+def _reports(data: Data, rows: Rows, num_bad: Mapping[str, int]) -> tuple[FieldReport, ...]:
+    present = Counter[str]()
+    distinct: dict[str, set[str]] = {name: set() for name in data.schema.names}
+    examples: dict[str, list[str]] = {name: [] for name in data.schema.names}
+    there = [f.name for f in data.schema if set(f.source_columns) <= set(data.table.column_names)]
+    for chunk in chunked(rows, _CHUNK):
+        for name, raws in data.raw(there, chunk).items():
+            for raw in raws:
+                if not is_filled(raw) or isinstance(raw, Broken):
+                    continue
+                present[name] += 1
+                distinct[name].add(str(raw) if not isinstance(raw, bytes) else "")
+                if len(examples[name]) < _EXAMPLES and (shown := _shown(raw)) not in examples[name]:
+                    examples[name].append(shown)
+    return tuple(
+        FieldReport(
+            name=entry.name,
+            modality=entry.modality,
+            role=entry.role,
+            of=entry.of,
+            columns=entry.source_columns,
+            share_present=present[entry.name] / max(1, len(rows)),
+            num_distinct=None if _is_medium(entry) else len(distinct[entry.name]),
+            examples=tuple(examples[entry.name]),
+            num_bad=num_bad.get(entry.name, 0),
+            reason=_reason(data, entry),
+        )
+        for entry in data.schema
     )
+
+
+def _is_medium(entry: Field) -> bool:
+    return get_modality(entry.modality).cached
+
+
+def _reason(data: Data, entry: Field) -> str:
+    if entry.columns:
+        return "numbers, categories and dates, gathered" if data.reasons else ""
+    return data.reasons.get(entry.source_columns[0], "")
 
 
 def _shown(raw: Any) -> str:
@@ -189,9 +203,11 @@ def _faults(data: Data, fields: Iterable[Field], rows: Rows) -> list[Fault]:
         if entry.of is not None:
             anchor = data.schema[entry.of]
             views = {anchor.name: get_modality(anchor.modality).View(), **views}
-        for fault in data.read(rows, views)[1]:
-            if fault.field in ("", entry.name):
-                found.append(Fault(fault.key, entry.name, fault.reason))
+        found += [
+            Fault(fault.key, entry.name, fault.reason)
+            for fault in data.read(rows, views)[1]
+            if fault.field in ("", entry.name)
+        ]
     return found
 
 
@@ -228,14 +244,18 @@ def find_duplicates(data: Data) -> tuple[tuple[Duplicates, ...], int]:
         entry
         for entry in data.schema
         if entry.role in ("input", "query", "target")
-        and (entry.modality == "text" or get_modality(entry.modality).cached)
+        and (entry.modality == "text" or _is_medium(entry))
     ]
+    contents = _contents(data, fields, samples)
     found = []
     for entry in fields:
-        contents = _contents(data, entry, samples)
         for first, second in combinations(samples, 2):
-            known = {digest: row for row, digest in contents[first]}
-            equal = [(known[digest], row) for row, digest in contents[second] if digest in known]
+            known = {digest: row for row, digest in contents[entry.name, first]}
+            equal = [
+                (known[digest], row)
+                for row, digest in contents[entry.name, second]
+                if digest in known
+            ]
             if equal:
                 pairs = np.asarray(equal[:_EXAMPLES])
                 keys = zip(data.keys(pairs[:, 0]), data.keys(pairs[:, 1]), strict=True)
@@ -243,32 +263,41 @@ def find_duplicates(data: Data) -> tuple[tuple[Duplicates, ...], int]:
     return tuple(found), sum(len(rows) for rows in samples.values())
 
 
-def _contents(
-    data: Data, entry: Field, samples: dict[str, Rows]
-) -> dict[str, list[tuple[int, bytes]]]:
-    """Rows with the hash of what they hold; files are read only if another has the same length."""
-    hashed: dict[str, list[tuple[int, bytes]]] = {split: [] for split in samples}
-    files: list[tuple[str, int, Path, int]] = []
+_Hashed = dict[tuple[str, str], list[tuple[int, bytes]]]
+
+
+def _contents(data: Data, fields: Sequence[Field], samples: Mapping[str, Rows]) -> _Hashed:
+    """By field and split: rows with the hash of what they hold.
+
+    Files are read only if another has the same length.
+    """
+    hashed: _Hashed = {(entry.name, split): [] for entry in fields for split in samples}
+    files: list[tuple[str, str, int, Path]] = []
     for split, rows in samples.items():
-        for chunk in chunked(rows):
-            raws = data.raw([entry.name], chunk)[entry.name]
-            for row, raw in zip(chunk.tolist(), raws, strict=True):
-                for value in raw if isinstance(raw, list) else [raw]:
-                    if isinstance(value, Path):
-                        files.append((split, row, value, value.stat().st_size))
-                    elif (content := _content(value)) is not None:
-                        hashed[split].append((row, hashlib.blake2b(content).digest()))
-    sizes = Counter(size for _, _, path, size in {(0, 0, path, size) for _, _, path, size in files})
-    shared = Counter(path for _, _, path, _ in files)
-    digests: dict[Path, bytes] = {}
-    for split, row, path, size in files:
-        if sizes[size] < 2 and shared[path] < 2:
-            continue
-        if path not in digests:
-            with path.open("rb") as file:
-                digests[path] = hashlib.file_digest(file, hashlib.blake2b).digest()
-        hashed[split].append((row, digests[path]))
+        for chunk in chunked(rows, _CHUNK):
+            for name, raws in data.raw([entry.name for entry in fields], chunk).items():
+                for row, raw in zip(chunk.tolist(), raws, strict=True):
+                    for value in raw if isinstance(raw, list) else [raw]:
+                        if isinstance(value, Path):
+                            files.append((name, split, row, value))
+                        elif (content := _content(value)) is not None:
+                            hashed[name, split].append((row, _digest(content)))
+    uses = Counter(path for *_, path in files)
+    sizes = {path: path.stat().st_size for path in uses}
+    num_of_size = Counter(sizes.values())
+    digests = {
+        path: _digest(path.read_bytes())
+        for path, size in sizes.items()
+        if size and (num_of_size[size] > 1 or uses[path] > 1)
+    }
+    for name, split, row, path in files:
+        if path in digests:
+            hashed[name, split].append((row, digests[path]))
     return hashed
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _content(value: Any) -> bytes | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sensorium.data import folders
 from sensorium.data.dataset import Data
@@ -23,7 +23,7 @@ _FORMS = (
 
 def open_data(
     where: str | Path,
-    schema: str | Path | Schema | None = None,
+    schema: str | Path | Schema | Mapping[str, Any] | None = None,
     *,
     split: str | None = None,
     seed: int = 0,
@@ -37,7 +37,7 @@ def open_data(
         where: a folder of media (with a metadata table, files of equal stem, or class folders); a
             table; a `.tar`, a folder of them or a pattern such as `shards/*.tar` (WebDataset); a
             folder that `datasets` saved; `hub:NAME[:CONFIG]`; `playground:VIEW?objects=2`.
-        schema: a schema or its file; guessed from the rows if None.
+        schema: a schema, its file, or its content; guessed from the rows if None.
         split: `column:NAME`, `share:0.8,0.1,0.1`, `group:COLUMN`, `time:COLUMN` or `folds:K:I`; if
             None, as the data say, else by share.
         seed: of random splits, and of what is hidden.
@@ -54,15 +54,24 @@ def open_data(
     reasons = {}
     if isinstance(schema, (str, Path)):
         schema = Schema.load(Path(schema))
+    elif isinstance(schema, Mapping):
+        schema = Schema(**schema)
     if schema is None:
         if table.schema is not None:
             schema = table.schema
         else:
             guess = guess_schema(table)
             schema, reasons = guess.schema, guess.reasons
-    data = Data.build(table, schema, split=split, seed=seed, reasons=reasons, new=new)
     is_path = not str(where).startswith(("playground:", "hub:"))
-    data = replace(data, where=str(Path(where).expanduser().absolute() if is_path else where))
+    data = Data.build(
+        table,
+        schema,
+        split=split,
+        seed=seed,
+        reasons=reasons,
+        new=new,
+        where=str(Path(where).expanduser().absolute() if is_path else where),
+    )
     return data.with_missing(*map(parse_missing, missing)) if missing else data
 
 

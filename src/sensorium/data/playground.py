@@ -19,7 +19,7 @@ class PlaygroundSource(Source):
         reference: `VIEW` or `VIEW?objects=2&pictures=200`.
     """
 
-    most_scanned = 10_000  # a row must be drawn to be read
+    most_scanned = 5_000  # a row must be drawn to be read
 
     def __init__(self, reference: str) -> None:
         name, _, parameters = reference.partition("?")

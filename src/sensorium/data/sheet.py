@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sensorium.data.dataset import Data, spread
+from sensorium.data.sources import Broken
 from sensorium.modalities.base import View, get_modality
 from sensorium.modalities.image import ImageView
 from sensorium.types import Fault, Field, Sample, UserError
@@ -17,7 +19,7 @@ _COLUMNS = 4
 _SIDE = 192
 _MARGIN = 12
 _LINE = 15
-_LINES = 6
+_LINES = 5
 _INK, _PALE, _RED, _PAPER = "#1d1f24", "#6b7280", "#b42318", "#ffffff"
 _BOX_COLOURS = ("#e4572e", "#17bebb", "#ffc914", "#76b041", "#8e6bbf", "#2e86de")
 
@@ -37,9 +39,13 @@ def contact_sheet(data: Data, path: Path, num_rows: int = 12) -> None:
     others = [entry for entry in others if entry not in media]
     others.sort(key=lambda entry: entry.role not in ("target", "label", "question", "answer"))
     raws = data.raw([entry.name for entry in others], rows)
+    lines = [
+        _lines({entry.name: _words(raws[entry.name][place]) for entry in others})
+        for place in range(len(rows))
+    ]
     picture_side = _SIDE if media else 0
     width = _SIDE + _MARGIN
-    height = picture_side + _LINES * _LINE + 2 * _MARGIN
+    height = picture_side + (max(map(len, lines)) + 1) * _LINE + 2 * _MARGIN
     num_lines = -(-len(rows) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * width + _MARGIN, num_lines * height + _MARGIN), _PAPER)
     for place, row in enumerate(rows.tolist()):
@@ -49,9 +55,11 @@ def contact_sheet(data: Data, path: Path, num_rows: int = 12) -> None:
         if media:
             card = _card(samples, faults, media[0], boxes)
             sheet.paste(card, (left, top))
-        values = {entry.name: _words(raws[entry.name][place]) for entry in others}
+        draw, below = ImageDraw.Draw(sheet), top + picture_side + 4
         key = data.keys(np.asarray([row]))[0]
-        _write(ImageDraw.Draw(sheet), left, top + picture_side + 4, key, values)
+        draw.text((left, below), _wrapped(key, _SIDE, 1)[0], _PALE, font=_font())
+        for number, line in enumerate(lines[place], 1):
+            draw.text((left, below + number * _LINE), line, _INK, font=_font())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path, "PNG")
@@ -102,23 +110,23 @@ def _words(raw: Any) -> str:
         return " / ".join(_words(part) for part in raw)
     if isinstance(raw, Path):
         try:
-            return raw.read_text(encoding="utf-8", errors="replace")[:300]
+            raw = raw.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             return f"({error.strerror})"
+    if isinstance(raw, Broken):
+        return f"({raw.reason})"
     if isinstance(raw, float):
         return f"{raw:.4g}"
     return "" if raw is None else " ".join(str(raw)[:300].split())
 
 
-def _write(draw: Any, left: int, top: int, key: str, values: dict[str, str]) -> None:
-    """The values of a row below its picture: the first in full, then as many as there is room."""
-    draw.text((left, top), _wrapped(key, _SIDE, 1)[0], _PALE, font=_font())
+def _lines(values: dict[str, str]) -> list[str]:
+    """What stands below a picture: the first value at length, the others in a line each."""
     lines: list[str] = []
-    for number, (name, text) in enumerate(values.items()):
+    for name, text in values.items():
         if text:
-            lines += _wrapped(f"{name}: {text}", _SIDE, 3 if number == 0 else 1)
-    for number, line in enumerate(lines[: _LINES - 1], 1):
-        draw.text((left, top + number * _LINE), line, _INK, font=_font())
+            lines += _wrapped(f"{name}: {text}", _SIDE, 1 if lines else 3)
+    return lines[:_LINES]
 
 
 def _wrapped(text: str, width: int, num_lines: int) -> list[str]:
@@ -141,5 +149,9 @@ def _wrapped(text: str, width: int, num_lines: int) -> list[str]:
     return [*lines, line]
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=11)
+@lru_cache
+def _font() -> ImageFont.FreeTypeFont:
+    # It has Greek, Cyrillic and more, which Pillow's own font has not.
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 11)

@@ -83,7 +83,7 @@ class Audio(Modality):
         return _resample(samples.astype(np.float32), rate, view.rate)[: view.num_samples]
 
     def collate(
-        self, values: Sequence[Float[np.ndarray, "samples"]], field: Field, view: AudioView
+        self, values: Sequence[Float[np.ndarray, "_"]], field: Field, view: AudioView
     ) -> tuple[Float[Tensor, "entries samples"], Bool[Tensor, "entries samples"]]:
         """Recordings of `view.seconds`, and which samples are no padding."""
         out = np.zeros((len(values), view.num_samples), dtype=np.float32)
@@ -167,7 +167,7 @@ def _draw(samples: Float[np.ndarray, "samples"]) -> PIL.Image.Image:
     low = np.minimum(np.minimum.reduceat(samples, starts), 0).clip(-1)
     high = np.maximum(np.maximum.reduceat(samples, starts), 0).clip(max=1)
     level = np.linspace(1, -1, height)[:, None]
-    half = 1 / height
+    half = 1.01 / (height - 1)  # so that silence is a line
     inside = (level >= low - half) & (level <= high + half)
     picture = np.full((height, width, 3), 255, dtype=np.uint8)
     picture[inside] = (40, 90, 160)

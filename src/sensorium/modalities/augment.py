@@ -40,8 +40,10 @@ def place_boxes(sample: Sample, schema: Schema, views: Mapping[str, View]) -> Sa
     them the entries of what is `of` them or names them.
 
     Raises:
-        BadValue: boxes in pixels reach out of their picture, or have none.
+        BadValue: boxes in pixels reach out of their picture, or have none; fields that belong
+            together differ in length.
     """
+    _check_aligned(sample, schema)
     values = dict(sample.values)
     for field in schema.find(modality="boxes"):
         if field.name not in values or field.of is None:
@@ -59,8 +61,8 @@ def place_boxes(sample: Sample, schema: Schema, views: Mapping[str, View]) -> Sa
         picture: Picture = pictures[0]
         boxes = np.stack(values[field.name])
         if is_in_pixels(field):
-            boxes = boxes / np.array([picture.width, picture.height] * 2, dtype=np.float32)
-            boxes = np.stack([within_picture(box, field) for box in boxes])
+            boxes = boxes / np.array([picture.width, picture.height] * 2)
+            boxes = np.array([within_picture(box, field) for box in boxes.tolist()], np.float32)
         boxes = fit_boxes(boxes, picture.width, picture.height, view.fit)
         _put_boxes(values, schema, field, boxes)
     return replace(sample, values=values)
@@ -176,19 +178,10 @@ def _draw(view: ImageView, flip: bool, rng: np.random.Generator) -> _Change:
 
 
 def _change(values: Values, name: str, changes: list[_Change]) -> None:
-    """Change the pictures of a field, each by its own draw.
-
-    Raises:
-        BadValue: they are `of` others, and not as many.
-    """
-    pictures: list[Picture] = values[name]
-    if len(pictures) != len(changes):
-        raise BadValue(
-            f"field '{name}': {len(pictures)} pictures of {len(changes)}; expected equal"
-        )
+    """Change the pictures of a field, each by its own draw."""
     values[name] = [
         replace(picture, pixels=change.pixels(picture.pixels))
-        for picture, change in zip(pictures, changes, strict=True)
+        for picture, change in zip(values[name], changes, strict=True)
     ]
 
 
@@ -200,21 +193,35 @@ def _put_boxes(
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     left = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
     kept = np.flatnonzero(left >= KEPT_AREA * area)
-    count = len(boxes)
     values[field.name] = list(clipped)
-    if len(kept) == count:
+    if len(kept) == len(boxes):
         return
-    names = [field.name]
-    for name in names:  # grows while it is walked: what hangs on what hangs on the boxes
-        if len(values[name]) != count:
-            raise BadValue(f"field '{name}': {len(values[name])} entries for {count} boxes")
-        values[name] = [values[name][place] for place in kept]
-        if not values[name]:
-            del values[name]
-        names += [
-            other.name
-            for other in schema
-            if other.name in values
-            and other.name not in names
-            and name in (other.of, other.options.get("names"))
-        ]
+    for name in [field.name, *(other.name for other in _entry_by_entry(field, schema))]:
+        if name in values:
+            values[name] = [values[name][place] for place in kept]
+            if not values[name]:
+                del values[name]
+
+
+def _entry_by_entry(field: Field, schema: Schema) -> list[Field]:
+    """The fields whose entries belong to those of another one by one."""
+    if field.modality == "image":
+        return schema.find(of=field.name, modality="image")
+    names, found = [field.name], []
+    for name in names:  # grows while it is walked: what belongs to what belongs to the boxes
+        more = [f for f in schema if f.name not in names and name in (f.of, f.options.get("names"))]
+        found += more
+        names += [f.name for f in more]
+    return found
+
+
+def _check_aligned(sample: Sample, schema: Schema) -> None:
+    for field in schema.find(modality=("boxes", "image")):
+        count = len(sample.values.get(field.name, ()))
+        for other in _entry_by_entry(field, schema) if count else ():
+            found = len(sample.values.get(other.name, ()))
+            if found not in (0, count):
+                raise BadValue(
+                    f"field '{other.name}': {found} entries for {count} of '{field.name}'; expected "
+                    "as many"
+                )

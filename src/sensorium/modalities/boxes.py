@@ -20,6 +20,8 @@ MAX_PER_ROW = 1000
 # Boxes of tools that count pixels from 1, or round, reach a little over the edge.
 _TOLERANCE = 0.02
 
+Corners = tuple[float, float, float, float]
+
 
 class BoxesView(View):
     """Nothing to ask for: a box has four numbers."""
@@ -103,8 +105,10 @@ class Boxes(_Tuples):
                 f"field '{field.name}': box {raw!r} has no area; expected x1 < x2 and y1 < y2 "
                 "(option format: xywh if it is left, top, width, height)"
             )
-        box = np.array([x1, y1, x2, y2], dtype=np.float32)
-        return box if is_in_pixels(field) else within_picture(box, field)
+        box = (x1, y1, x2, y2)
+        if not is_in_pixels(field):
+            box = within_picture(box, field)
+        return np.array(box, dtype=np.float32)
 
     def collate(
         self, values: Sequence[Float[np.ndarray, "4"]], field: Field, view: Any
@@ -159,21 +163,21 @@ def is_in_pixels(field: Field) -> bool:
     return bool(field.options.get("unit", "fraction") == "pixel")
 
 
-def within_picture(box: Float[np.ndarray, "4"], field: Field) -> Float[np.ndarray, "4"]:
+def within_picture(box: Sequence[float], field: Field) -> Corners:
     """A box clipped to [0, 1].
 
     Raises:
         BadValue: it reaches out of the picture by more than rounding explains.
     """
-    if box.min() < -_TOLERANCE or box.max() > 1 + _TOLERANCE:
+    if min(box) < -_TOLERANCE or max(box) > 1 + _TOLERANCE:
         raise BadValue(
             f"field '{field.name}': box {Boxes().show(box, field)} reaches out of the picture; "
             "expected shares in [0, 1] (option unit: pixel if it is in pixels)"
         )
-    clipped = box.clip(0, 1)
-    if not (clipped[0] < clipped[2] and clipped[1] < clipped[3]):
+    x1, y1, x2, y2 = (min(max(number, 0.0), 1.0) for number in box)
+    if not (x1 < x2 and y1 < y2):
         raise BadValue(f"field '{field.name}': box {Boxes().show(box, field)} lies on the edge")
-    return clipped
+    return x1, y1, x2, y2
 
 
 _ANY = Field(name="any", modality="boxes")

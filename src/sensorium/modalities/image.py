@@ -201,7 +201,8 @@ def _fit(picture: PIL.Image.Image, view: ImageView) -> Picture:
             width, height = height, width
     if plain.mode == "RGBA":
         behind = PIL.Image.new("RGBA", plain.size, "white")
-        plain = PIL.Image.alpha_composite(behind, plain).convert("RGB")
+        plain = PIL.Image.alpha_composite(behind, plain)
+    plain = plain.convert("RGB")
     if plain.size != (size, size):
         canvas = PIL.Image.new("RGB", (size, size))
         canvas.paste(plain, ((size - plain.width) // 2, (size - plain.height) // 2))
@@ -232,10 +233,12 @@ def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
 
 
 def _plain(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """RGB, or RGBA if parts are transparent."""
+    """L if it is grey (a third of the work), RGBA if parts are transparent, else RGB."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        return PIL.Image.fromarray(_to_bytes(np.asarray(picture))).convert("RGB")
-    mode = "RGBA" if picture.has_transparency_data else "RGB"
+        return PIL.Image.fromarray(_to_bytes(np.asarray(picture)))
+    mode = "L" if picture.mode in ("1", "L") else "RGB"
+    if picture.has_transparency_data:
+        mode = "RGBA"
     if picture.mode == mode:
         picture.load()
         return picture

@@ -132,9 +132,10 @@ class Categories(_Classes):
         several = sum(len(cell) > 1 for cell in cells)
         if several < 0.2 * len(cells) or not all(isinstance(n, str) for n in names) or not names:
             return 0.0
-        if max(len(name.split()) for name in names) > 3:
+        repeated = 1 - len(set(names)) / len(names)
+        if max(len(name.split()) for name in names) > 3 or repeated < 0.3:
             return 0.0
-        return 0.9 * (1 - len(set(names)) / len(names))
+        return 0.5 + 0.45 * repeated
 
     def entries(self, raw: Any, field: Field) -> list[Any]:
         """The cell as a whole is the entry."""

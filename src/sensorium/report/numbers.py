@@ -13,7 +13,7 @@ def metric_value(key: str, value: float | None) -> str:
     """A metric's value: three decimals for shares, one for ranks, four digits for errors."""
     if value is None:
         return NOTHING
-    name = key.rsplit("/", 1)[-1]
+    name = _parts(key)[1]
     if name.endswith("rank"):
         return f"{value:.1f}"
     return f"{value:.4g}" if name in _IN_UNITS_OF_THE_TARGET else f"{value:.3f}"
@@ -41,9 +41,15 @@ def is_clear(metric: Mapping[str, float | None]) -> bool:
 
 def metric_label(key: str) -> tuple[str, str]:
     """A metric's name and what it is of: `pool50/R@1` is `R@1`, `pool 50`."""
-    *parts, name = key.split("/")
-    where = [f"pool {part[4:]}" if _is_pool(part) else part.replace("->", "→") for part in parts]
-    return name.replace("_", " "), ", ".join(reversed(where))
+    places, name, part = _parts(key)
+    where = [f"pool {place[4:]}" if _is_pool(place) else place for place in reversed(places)]
+    where = [place.replace("->", "→") for place in where] + ([part] if part else [])
+    return name.replace("_", " "), ", ".join(where)
+
+
+def one_line(key: str) -> str:
+    """The same in one piece: `R@1, text→image`."""
+    return ", ".join(part for part in metric_label(key) if part)
 
 
 def ordered(keys: Iterable[str], main: str) -> list[str]:
@@ -51,16 +57,20 @@ def ordered(keys: Iterable[str], main: str) -> list[str]:
 
     The main metric; the same one of each direction and pool; other metrics; those of each part.
     """
-    last = main.rsplit("/", 1)[-1]
 
     def place(key: str) -> int:
         if key == main:
             return 0
-        if key.rsplit("/", 1)[-1] == last:
+        if is_part(key, main):
             return 1
-        return 2 if "/" not in key else 3 + key.count("/")
+        return 2 if "/" not in key else 3
 
     return sorted(keys, key=place)
+
+
+def is_part(key: str, main: str) -> bool:
+    """Whether a key is the main metric in one direction, one pool or for one kind of row."""
+    return "/" in key and _parts(key)[1] == main and len(_parts(key)[0]) < 2
 
 
 def count(number: float | None) -> str:
@@ -108,11 +118,22 @@ def cost_cells(cost: Mapping[str, Any]) -> dict[str, str]:
     """The costs of a system, by the heading they go under."""
     return {
         "parameters": count(cost.get("parameters")),
-        "training": duration(cost.get("training_seconds")),
-        "training FLOPs": count(cost.get("training_flops")),
-        "peak memory": size(cost.get("peak_memory_bytes")),
+        "training time": duration(cost.get("training_seconds")),
         "ms per row": milliseconds(cost.get("inference_ms_per_row")),
+        "peak memory": size(cost.get("peak_memory_bytes")),
+        "training FLOPs": count(cost.get("training_flops")),
     }
+
+
+def _parts(key: str) -> tuple[list[str], str, str]:
+    """Pool and direction, the name, and what follows it: the class in `recall/cat`."""
+    places: list[str] = []
+    rest = key
+    while "/" in rest and (_is_pool(place := rest.split("/", 1)[0]) or "->" in place):
+        places.append(place)
+        rest = rest.split("/", 1)[1]
+    name, _, part = rest.partition("/")
+    return places, name, part
 
 
 def _is_pool(part: str) -> bool:

@@ -103,7 +103,7 @@ def interval_plot(points: Sequence[Point], label: str) -> str:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
 
-    return _drawn(6.6, 0.55 + 0.34 * len(points), draw)
+    return _drawn(8.4, 0.6 + 0.32 * len(points), draw)
 
 
 def curve_plot(curves: Sequence[Curve], stages: Mapping[int, str]) -> str:

@@ -15,9 +15,11 @@ from rich.text import Text
 from sensorium.report import numbers
 
 if TYPE_CHECKING:
+    from sensorium.data.inspection import Inspection
     from sensorium.types import Card
 
 TEXT_WIDTH = 120
+MOST_FAULTS = 5
 
 Row = Mapping[str, Any]
 
@@ -25,8 +27,9 @@ Row = Mapping[str, Any]
 def to_text(renderable: RenderableType, width: int = TEXT_WIDTH) -> str:
     """What a renderable looks like, without colour codes and blanks at the ends of lines."""
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    # a line of text, which may be a path, stays in one piece
     with console.capture() as capture:
-        console.print(renderable)
+        console.print(renderable, soft_wrap=isinstance(renderable, Text))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
@@ -63,14 +66,58 @@ def evaluation_table(evaluation: Row) -> RenderableType:
         table.add_column(heading, justify="right")
     metrics = evaluation["metrics"]
     for key in numbers.ordered(metrics, evaluation["main_metric"]):
-        name, where = numbers.metric_label(key)
         cells = [numbers.metric_value(key, metrics[key][part]) for part in ("value", "low", "high")]
         style = "bold" if key == evaluation["main_metric"] else None
-        table.add_row(Text(f"{name}, {where}" if where else name), *cells, style=style)
+        table.add_row(Text(numbers.one_line(key)), *cells, style=style)
     speed = numbers.milliseconds(evaluation["inference_ms_per_row"])
     parts: list[RenderableType] = [table, Text(f"{speed} ms per row", style="dim")]
     if faults := evaluation.get("faults"):
         parts.append(Text(f"{numbers.plural(faults, 'row')} could not be read", style="yellow"))
+    return Group(*parts)
+
+
+def inspection_table(found: Inspection) -> RenderableType:
+    """What is in a data set, and what is wrong with it."""
+    splits = [f"{split} {num:,}" for split, num in found.num_rows.items() if split != "all"]
+    rows = numbers.plural(found.num_rows["all"], "row")
+    head = Text(found.name, style="bold").append(f": {rows}: {', '.join(splits)}", style="not bold")
+    table = _table()
+    for heading in ("field", "modality", "role"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("present", justify="right")
+    table.add_column("examples", max_width=44)
+    table.add_column("why", style="dim", max_width=44)
+    for entry in found.fields:
+        modality = f"{entry.modality} of {entry.of}" if entry.of else entry.modality
+        table.add_row(
+            Text(entry.name, style="dim" if entry.role == "ignore" else "bold"),
+            Text(modality),
+            Text(entry.role, style="" if entry.role in ("input", "ignore") else "cyan"),
+            f"{entry.share_present:.0%}",
+            Text(" | ".join(entry.examples)),
+            Text(entry.reason),
+        )
+    parts: list[RenderableType] = [head, table]
+    for setting, column in found.organising.items():
+        parts.append(Text(f"{setting}: column '{column}'"))
+    if found.num_looked_at < found.num_rows["all"]:
+        looked, decoded = found.num_looked_at, found.num_decoded
+        parts.append(Text(f"counted in {looked:,} rows, decoded in {decoded:,}", style="dim"))
+    parts += [Text(f"! {note}", style="yellow") for note in found.notes]
+    for twins in found.duplicates:
+        first, second = twins.splits
+        example = " and ".join(twins.examples[0]) if twins.examples else ""
+        text = (
+            f"! {twins.field}: {numbers.plural(twins.num_rows, 'row')} of {second} also in {first}"
+        )
+        parts.append(Text(f"{text}, for example {example}", style="yellow"))
+    if not found.duplicates and found.num_compared:
+        compared = numbers.plural(found.num_compared, "row")
+        parts.append(Text(f"no content stands in two splits ({compared} compared)", style="dim"))
+    for fault in found.faults[:MOST_FAULTS]:
+        parts.append(Text(f"! row {fault.key}: {fault.reason}", style="red"))
+    if len(found.faults) > MOST_FAULTS:
+        parts.append(Text(f"! and {len(found.faults) - MOST_FAULTS} more like these", style="red"))
     return Group(*parts)
 
 
@@ -151,7 +198,9 @@ def _comparison_columns(summary: Row) -> list[_Column]:
         heading = f"{name}\n{where}" if where else name
         columns.append(_Column(heading, cells, 1 if key == main else 10 + place))
     costs = [numbers.cost_cells(entry["cost"]) for entry in entries]
-    for importance, heading in enumerate(("training", "ms per row", "parameters", "peak memory")):
+    for importance, heading in enumerate(
+        ("training time", "ms per row", "parameters", "peak memory")
+    ):
         lines = heading.replace(" ", "\n", 1)
         columns.append(_Column(lines, [cost[heading] for cost in costs], 4 + importance))
     return columns

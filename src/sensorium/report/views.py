@@ -16,10 +16,13 @@ from sensorium.data import Data
 from sensorium.report import numbers
 from sensorium.report.examples import Examples, gather_examples
 from sensorium.report.plots import Curve, Point, cost_plot, curve_plot, interval_plot
+from sensorium.systems.base import Embeds, Predicts
+from sensorium.systems.registry import get_system
 from sensorium.training.folder import RunFolder
 from sensorium.types import UserError
 
 MOST_FAULTS = 20
+MOST_OTHERS = 3  # metrics beside the main one; all are in a table of their own
 
 Entry = Mapping[str, Any]
 
@@ -95,7 +98,9 @@ def comparison_view(folder: Path, data: Data | None) -> View:
         UserError: this is no folder of a comparison.
     """
     rows, summary = _read(folder / "compare.json"), _read(folder / "summary.json")
-    spec: dict[str, Any] = next((_read(path) for path in sorted(folder.glob("runs/*/cell.json"))), {})
+    spec: dict[str, Any] = next(
+        (_read(path) for path in sorted(folder.glob("runs/*/cell.json"))), {}
+    )
     systems: Mapping[str, Entry] = summary["systems"]
     named = list(dict.fromkeys(row["system"] for row in rows))
     task = rows[0]["task"] if rows else ""
@@ -140,14 +145,12 @@ def comparison_view(folder: Path, data: Data | None) -> View:
     evaluation = _read(run.evaluation_file)
     if data is not None:
         view.examples = gather_examples(data, evaluation, best)
-    again = f"sensorium compare {' '.join(named)} --data {shlex.quote(where)} --task {task}"
-    again += f" --budget {spec['budget']}" if spec else ""
+    view.steps = _asking(folder / "best", run.read_run())
     more = (
-        "Repeat with more seeds: what is finished is kept, and intervals then say whether a "
-        "difference survives training again."
+        "Run the same command with more seeds: what is finished is kept, and the intervals then say "
+        "whether a difference survives training again."
     )
-    view.steps = _asking(folder / "best", task)
-    view.steps.append((more, f"{again} --seeds 3 --out {_quoted(folder)}"))
+    view.steps.append((more, f"sensorium compare ... --seeds 3 --out {_quoted(folder)}"))
     return view
 
 
@@ -171,7 +174,7 @@ def run_view(folder: Path, data: Data | None) -> View:
         seed=str(info["seed"]),
         steps=info.get("steps"),
         started_from=info["init"],
-        **{name: cells[name] for name in ("parameters", "training", "peak memory") if cost},
+        **{name: cells[name] for name in ("parameters", "training time", "peak memory") if cost},
     )
     view.curves = [(info["system"], plots)] if (plots := _curves([folder])) else []
     if run.evaluation_file.exists():
@@ -192,7 +195,7 @@ def run_view(folder: Path, data: Data | None) -> View:
     settings = yaml.safe_load(run.config_file.read_text())
     view.settings = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     view.environment = list(info["versions"].items())
-    view.steps = _asking(folder, info["task"])
+    view.steps = _asking(folder, info)
     return view
 
 
@@ -236,12 +239,9 @@ def _difference(entry: Entry) -> tuple[str, str, bool]:
 def _score_grid(systems: Mapping[str, Entry], metric: str, best: str | None) -> Grid:
     """The main metric with its interval, the same in its parts, other metrics, and costs."""
     keys = dict.fromkeys(key for entry in systems.values() for key in entry["metrics"])
-    last = metric.rsplit("/", 1)[-1]
-    chosen = [
-        key
-        for key in numbers.ordered(keys, metric)
-        if "/" not in key or key.rsplit("/", 1)[-1] == last
-    ]
+    parts = [key for key in keys if numbers.is_part(key, metric)]
+    others = [key for key in keys if "/" not in key and key != metric]
+    chosen = [metric, *parts, *others[:MOST_OTHERS]]
     costs = {name: numbers.cost_cells(entry["cost"]) for name, entry in systems.items()}
     headings = [numbers.metric_label(key) for key in chosen]
     headings += [(name, "") for name in next(iter(costs.values()))]
@@ -268,8 +268,7 @@ def _metric_grid(columns: Mapping[str, Mapping[str, Entry]], main: str) -> Grid:
             numbers.with_interval(key, metrics[key]) if key in metrics else numbers.NOTHING
             for metrics in columns.values()
         ]
-        name, where = numbers.metric_label(key)
-        lines.append(Line(f"{name}, {where}" if where else name, cells, key == main))
+        lines.append(Line(numbers.one_line(key), cells, key == main))
     return Grid([("", ""), *((name, "") for name in columns)], lines)
 
 
@@ -284,7 +283,7 @@ def _score_plots(systems: Mapping[str, Entry], metric: str, best: str | None) ->
         sizes.append(max(cost["parameters"], 1))
     if not points:
         return []
-    label = " ".join(part for part in numbers.metric_label(metric) if part)
+    label = numbers.one_line(metric)
     order = sorted(points, key=lambda point: -point.value)
     plots = [Plot(interval_plot(order, label), f"{label} with its 95 % interval.")]
     if len(points) > 1:
@@ -319,18 +318,23 @@ def _curves(folders: Iterable[Path]) -> list[Plot]:
     return [Plot(curve_plot(found, stages), name) for name, found in curves.items()]
 
 
-def _asking(folder: Path, task: str) -> list[tuple[str, str]]:
+def _asking(folder: Path, info: Entry) -> list[tuple[str, str]]:
     """What can be done with a trained system."""
     place = _quoted(folder)
-    steps = [("Score it on other labelled rows.", f"sensorium evaluate {place} --data ROWS")]
-    if task == "retrieval":
-        command = f"sensorium embed {place} ROWS --out embeddings.parquet"
-        steps.insert(0, ("Embed new rows, if it has embeddings.", command))
-    else:
-        command = f"sensorium predict {place} ROWS --out predictions.parquet"
-        steps.insert(0, ("Predict for new rows.", command))
+    try:
+        system = get_system(info["system"])
+    except UserError:  # a file of the user's that is no longer there
+        return []
+    steps = []
+    if info["task"] != "retrieval" and issubclass(system, Predicts):
+        predict = f"sensorium predict {place} ROWS --out predictions.parquet"
+        steps.append(("Predict for new rows.", predict))
+    if info["task"] == "retrieval" and issubclass(system, Embeds):
+        embed = f"sensorium embed {place} ROWS --out embeddings.parquet"
+        steps.append(("Embed new rows.", embed))
     in_python = f'import sensorium as sm\nrun = sm.load("{folder}")'
-    return [*steps, ("Load it in Python.", in_python)]
+    score = f"sensorium evaluate {place} --data ROWS"
+    return [*steps, ("Score it on other rows.", score), ("Load it in Python.", in_python)]
 
 
 def _quoted(folder: Path) -> str:

@@ -41,7 +41,7 @@ PROBE_STEPS = 6
 ROWS_BEFORE_FAULT_SHARE = 100
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error
+class Interrupted(Exception):
     """The user pressed Ctrl-C; a checkpoint was written."""
 
 

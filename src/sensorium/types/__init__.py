@@ -1,49 +1,57 @@
 """The few types that every part of the library speaks.
 
-They are imported when first used: the light ones (cards, errors, schemas) do without PyTorch.
+They are imported when they are first used, so that the catalogue can be read without PyTorch.
 """
-
-from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sensorium.types import draws as draws
-    from sensorium.types.batch import Batch as Batch
-    from sensorium.types.batch import Entries as Entries
-    from sensorium.types.batch import Fault as Fault
-    from sensorium.types.batch import Sample as Sample
-    from sensorium.types.batch import concatenate as concatenate
-    from sensorium.types.card import Card as Card
-    from sensorium.types.errors import BadValue as BadValue
-    from sensorium.types.errors import MissingExtra as MissingExtra
-    from sensorium.types.errors import UserError as UserError
-    from sensorium.types.loss import Loss as Loss
-    from sensorium.types.schema import Field as Field
-    from sensorium.types.schema import Schema as Schema
-    from sensorium.types.stage import Stage as Stage
-    from sensorium.types.tokens import Tokens as Tokens
-    from sensorium.types.tokens import cat as cat
-    from sensorium.types.tokens import pack as pack
+    from sensorium.types.batch import Batch, Entries, Fault, Sample, concatenate
+    from sensorium.types.card import Card
+    from sensorium.types.errors import BadValue, MissingExtra, UserError
+    from sensorium.types.loss import Loss
+    from sensorium.types.schema import Field, Schema
+    from sensorium.types.stage import Stage
+    from sensorium.types.tokens import Tokens, cat, pack
+else:
+    _WHERE = {
+        name: module
+        for module, names in {
+            "batch": ("Batch", "Entries", "Fault", "Sample", "concatenate"),
+            "card": ("Card",),
+            "errors": ("BadValue", "MissingExtra", "UserError"),
+            "loss": ("Loss",),
+            "schema": ("Field", "Schema"),
+            "stage": ("Stage",),
+            "tokens": ("Tokens", "cat", "pack"),
+        }.items()
+        for name in names
+    }
 
-_MODULES = {
-    "batch": ("Batch", "Entries", "Fault", "Sample", "concatenate"),
-    "card": ("Card",),
-    "errors": ("BadValue", "MissingExtra", "UserError"),
-    "loss": ("Loss",),
-    "schema": ("Field", "Schema"),
-    "stage": ("Stage",),
-    "tokens": ("Tokens", "cat", "pack"),
-}
-_WHERE = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = [*_WHERE, "draws"]
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module 'sensorium.types' has no attribute '{name}'")
+        found = getattr(import_module(f"sensorium.types.{_WHERE[name]}"), name)
+        globals()[name] = found
+        return found
 
 
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(import_module(f"sensorium.types.{_WHERE[name]}"), name)
-    if name == "draws":
-        return import_module("sensorium.types.draws")
-    raise AttributeError(f"module 'sensorium.types' has no attribute '{name}'")
+__all__ = [
+    "BadValue",
+    "Batch",
+    "Card",
+    "Entries",
+    "Fault",
+    "Field",
+    "Loss",
+    "MissingExtra",
+    "Sample",
+    "Schema",
+    "Stage",
+    "Tokens",
+    "UserError",
+    "cat",
+    "concatenate",
+    "pack",
+]

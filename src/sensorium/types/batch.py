@@ -90,6 +90,16 @@ class Entries:
             self.values[at], row, self.item[at], None if self.mask is None else self.mask[at]
         )
 
+    def keep(self, rows: Bool[Tensor, "batch"]) -> Entries:
+        """The entries of the rows that are marked; the others become rows without the field."""
+        kept = rows[self.row]
+        return Entries(
+            self.values[kept],
+            self.row[kept],
+            self.item[kept],
+            None if self.mask is None else self.mask[kept],
+        )
+
     def first(self, size: int) -> tuple[Shaped[Tensor, "batch ..."], Bool[Tensor, "batch"]]:
         """The first entry of each row (zeros where there is none), and where there is one."""
         present = self.present(size)

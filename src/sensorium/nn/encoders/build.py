@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxtyping import Bool, Shaped
@@ -21,6 +22,7 @@ from sensorium.nn.encoders.scalars import (
 from sensorium.nn.encoders.table import TableEncoder
 from sensorium.nn.encoders.text import TextEncoder
 from sensorium.types import Field, UserError
+from sensorium.types.names import did_you_mean
 
 OWN: dict[str, type[Encoder]] = {
     "audio": AudioEncoder,
@@ -52,10 +54,27 @@ class PluggedEncoder(Encoder):
         return encoded
 
 
+def specs_of(fields: Iterable[Field], settings: Mapping[str, str]) -> dict[str, str | None]:
+    """For each field its encoder's spec, from settings by the name of a field or of a modality.
+
+    Raises:
+        UserError: a setting fits none of the fields.
+    """
+    fields = list(fields)
+    known = [name for field in fields for name in (field.name, field.modality)]
+    for name in settings:
+        if name not in known:
+            raise UserError(
+                f"setting encoder.{name}: the system reads no such field or modality. "
+                + did_you_mean(name, known)
+            )
+    return {f.name: settings.get(f.name, settings.get(f.modality)) for f in fields}
+
+
 def build_encoder(
     field: Field,
     *,
-    width: int,
+    width: int | None,
     depth: int = 2,
     heads: int = 4,
     spec: str | None = None,
@@ -67,7 +86,8 @@ def build_encoder(
 
     Args:
         field: with its modality, and what that learned from the training rows.
-        width: of the vectors it gives; a pretrained tower of another width gets a linear map.
+        width: of the vectors it gives; a pretrained tower of another width gets a linear map. None,
+            for such a tower, leaves its width.
         depth: layers of a tower from scratch.
         heads: of its attention.
         spec: `hf:NAME_OR_PATH`, a pretrained tower of `transformers`; None for one from scratch.
@@ -85,6 +105,8 @@ def build_encoder(
         from sensorium.nn.pretrained import pretrained_encoder
 
         return pretrained_encoder(name, field, width)
+    if width is None:
+        raise ValueError("an encoder from scratch needs a width")
     modality = get_modality(field.modality)
     view = view or modality.View()
     plugged = modality.encoder(field, width)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sensorium.modalities.base import View
 from sensorium.modalities.image import ImageView
 from sensorium.modalities.text import TextView, Tokenizer
-from sensorium.nn.encoders import Encoder, build_encoder, embed_field
+from sensorium.nn.encoders import Encoder, build_encoder, embed_field, specs_of
 from sensorium.nn.encoders.image import CLIP_DEVIATION, CLIP_MEAN
 from sensorium.nn.heads import UnitProjection
 from sensorium.nn.pooling import Pooling
@@ -114,16 +114,13 @@ class DualEncoder(System):
 
     config: Config
 
-    def __init__(
-        self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None
-    ) -> None:
+    def __init__(self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(config, schema, tokenizer)
         self.fields = {side: _side(config, schema, side) for side in SIDES}
-        known = [name for f in self.fields.values() for name in (f.name, f.modality)]
-        for name in config.encoder:
-            if name not in known:
-                raise UserError(f"setting encoder.{name}: no such side. {did_you_mean(name, known)}")
-        self.towers = nn.ModuleDict({side: self.tower(f) for side, f in self.fields.items()})
+        specs = specs_of(self.fields.values(), config.encoder)
+        self.towers = nn.ModuleDict(
+            {side: self.tower(field, specs[field.name]) for side, field in self.fields.items()}
+        )
         self.heads = nn.ModuleDict(
             {side: UnitProjection(t.width, config.embed_dim) for side, t in self.towers.items()}
         )
@@ -140,10 +137,9 @@ class DualEncoder(System):
                     f"{', '.join(schema.names)}"
                 )
 
-    def tower(self, field: Field) -> Encoder:
+    def tower(self, field: Field, spec: str | None) -> Encoder:
         """The encoder of one side."""
         c = self.config
-        spec = c.encoder.get(field.name, c.encoder.get(field.modality))
         if spec is not None:
             return build_encoder(field, width=None, spec=spec)
         sizes = {"width": c.width, "depth": c.depth, "heads": c.heads}
@@ -249,3 +245,50 @@ def _side(config: DualEncoder.Config, schema: Schema, side: str) -> Field:
             f"--set {side}=NAME"
         )
     return found[0]
+
+
+_TOP = {
+    "logit_scale": "temperature.log_scale",
+    "visual_projection.weight": "heads.{image}.weight",
+    "text_projection.weight": "heads.{text}.weight",
+    "vision_model.embeddings.class_embedding": "towers.{image}.class_token",
+    "vision_model.embeddings.patch_embedding.weight": "towers.{image}.stem.weight",
+    "vision_model.embeddings.position_embedding.weight": "towers.{image}.positions",
+    "vision_model.pre_layrnorm": "towers.{image}.norm_before",
+    "vision_model.post_layernorm": "towers.{image}.norm",
+    "vision_model.encoder.layers": "towers.{image}.layers",
+    "text_model.embeddings.token_embedding.weight": "towers.{text}.embedding.words.weight",
+    "text_model.embeddings.position_embedding.weight": "towers.{text}.embedding.positions.weight",
+    "text_model.final_layer_norm": "towers.{text}.norm",
+    "text_model.encoder.layers": "towers.{text}.layers",
+}
+_INNER = {
+    "self_attn.q_proj": "attention.query",
+    "self_attn.k_proj": "attention.key",
+    "self_attn.v_proj": "attention.value",
+    "self_attn.out_proj": "attention.output",
+    "layer_norm1": "attention_norm",
+    "layer_norm2": "feed_forward_norm",
+    "mlp.fc1": "feed_forward.0",
+    "mlp.fc2": "feed_forward.2",
+}
+
+
+def convert(weights: Mapping[str, Tensor], image: str = "query") -> dict[str, Tensor]:
+    """The weights of a `transformers` CLIPModel under the names they have here.
+
+    Args:
+        weights: its state dict.
+        image: the side that is the image; the text is the other.
+    """
+    sides = {"image": image, "text": SIDES[1 - SIDES.index(image)]}
+    names = {old: new.format(**sides) for old, new in _TOP.items()} | _INNER
+    renamed = {}
+    for key, tensor in weights.items():
+        if key.endswith("position_ids"):
+            continue  # the numbers from 0 on, which older files hold
+        name = key
+        for old, new in names.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    return renamed

@@ -1,0 +1,221 @@
+"""Commands on one run: train it, score it, use it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sensorium.cli.console import next_steps, resumable, show, show_json, tell
+from sensorium.cli.options import (
+    BudgetOption,
+    CacheOption,
+    DataArgument,
+    DataOption,
+    Device,
+    DeviceOption,
+    JsonOption,
+    MissingOption,
+    PoolOption,
+    RunArgument,
+    SchemaOption,
+    SetOption,
+    SizeName,
+    SizeOption,
+    SplitOption,
+    TargetOption,
+    TaskOption,
+    open_rows,
+    read_settings,
+    short_name,
+)
+from sensorium.cli.progress import TrainingProgress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def train(
+    system: Annotated[
+        str,
+        typer.Argument(
+            metavar="SYSTEM", help="A name that `sensorium systems` lists, or ./mine.py:MySystem."
+        ),
+    ],
+    data: DataOption,
+    schema: SchemaOption = None,
+    task: TaskOption = None,
+    target: TargetOption = None,
+    budget: BudgetOption = "2m",
+    size: SizeOption = SizeName.nano,
+    settings: SetOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of all that is drawn.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The run folder; runs/NAME if not given."),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", metavar="RUN", help="A run whose weights are the start."),
+    ] = None,
+    device: DeviceOption = None,
+    cache: CacheOption = None,
+    split: SplitOption = None,
+    missing: MissingOption = None,
+) -> None:
+    """Train a system on data, and score it on the test rows.
+
+    A run that was stopped, by Ctrl-C or by a power cut, goes on where it was when the same command
+    is given again.
+
+    Example: sensorium train dual-encoder --data products/ --budget 5m
+    """
+    from sensorium.data import MediaCache
+    from sensorium.report.html import write_run_report
+    from sensorium.report.terminal import evaluation_table
+    from sensorium.training.run import train as train_run
+
+    of_system, of_training = read_settings(settings)
+    opened = open_rows(data, schema, split, missing)
+    stem = Path(system.rpartition(":")[0] or system).stem
+    folder = out or Path("runs") / f"{stem}-{short_name(data)}-seed{seed}"
+    with (
+        resumable(f"Stopped. The same command goes on from the last checkpoint in {folder}."),
+        TrainingProgress() as progress,
+    ):
+        run = train_run(
+            system,
+            opened,
+            out=folder,
+            task=task,
+            target=target,
+            size=size.value,
+            settings=of_system,
+            options=of_training,
+            budget=budget,
+            seed=seed,
+            device=device.value if device else None,
+            init=init,
+            cache=cache,
+            report=progress,
+        )
+    own = run.data()
+    if len(own.rows("test")):
+        with resumable(f"Stopped while scoring. `sensorium evaluate {folder}` scores the run."):
+            evaluation = run.evaluate(cache=MediaCache(cache) if cache else None)
+        show(evaluation_table(evaluation.as_dict()))
+    else:
+        tell("There are no test rows, so the run has no score.", "yellow")
+    page = write_run_report(folder, own)
+    show(f"Run: {folder}", f"Report: {page}")
+    place = shlex.quote(str(folder))
+    use = "predict" if "predict" in run.system.capabilities else "embed"
+    file = "predictions.parquet" if use == "predict" else "embeddings.parquet"
+    next_steps(
+        ("Use it on new rows.", f"sensorium {use} {place} ROWS --out {file}"),
+        (
+            "See whether another system does better.",
+            f"sensorium compare --data {shlex.quote(data)} --budget {budget}",
+        ),
+    )
+
+
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="Other rows, all of which are scored; its own if not given.",
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", metavar="NAME", help="Which of its own rows.")
+    ] = "test",
+    pool: PoolOption = None,
+    device: DeviceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Score a run, on its own test rows or on other data.
+
+    Example: sensorium evaluate runs/dual-encoder-products-seed0 --pool 50 --pool 256
+    """
+    from sensorium.report.terminal import evaluation_table
+    from sensorium.training.run import load
+
+    loaded = load(run, device.value if device else None)
+    evaluation = loaded.evaluate(data, split=split, pools=pool).as_dict()
+    show_json(evaluation) if json else show(evaluation_table(evaluation))
+
+
+def predict(
+    run: RunArgument,
+    data: DataArgument,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The Parquet file to write.")
+    ] = Path("predictions.parquet"),
+    device: DeviceOption = None,
+) -> None:
+    """Predict the label, value or answer of new rows.
+
+    The rows may lack columns, above all the one that is predicted. The file has a line for each
+    row: its key, the prediction, and for classes their probabilities.
+
+    Example: sensorium predict runs/late-fusion-visits-seed0 new_visits.csv
+    """
+    from sensorium.training.run import load
+
+    _check_file(out)
+    _write(load(run, _name(device)).predict(data), out)
+
+
+def embed(
+    run: RunArgument,
+    data: DataArgument,
+    field: Annotated[
+        str | None,
+        typer.Option("--field", metavar="FIELD", help="One field; both sides if not given."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The Parquet file to write.")
+    ] = Path("embeddings.parquet"),
+    device: DeviceOption = None,
+) -> None:
+    """Embed new rows: unit vectors that can be compared between fields.
+
+    The file has a line for each row: its key, and for each field a vector, or nothing where the
+    row lacks it.
+
+    Example: sensorium embed runs/dual-encoder-products-seed0 new/ --field image
+    """
+    from sensorium.training.run import load
+
+    _check_file(out)
+    _write(load(run, _name(device)).embed(data, field), out)
+
+
+def _name(device: Device | None) -> str | None:
+    return device.value if device else None
+
+
+def _check_file(path: Path) -> None:
+    from sensorium.training.folder import RunFolder
+    from sensorium.types.errors import UserError
+
+    if path.suffix != ".parquet":
+        raise UserError(f"--out {path}: expected a file that ends in .parquet")
+    RunFolder(path.parent).create()
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from sensorium.report.numbers import plural
+    from sensorium.training.files import write_aside
+
+    write_aside(path, lambda aside: pq.write_table(table, aside))
+    columns = ", ".join(table.column_names)
+    show(f"Wrote {path}: {plural(table.num_rows, 'row')} with {columns}")
