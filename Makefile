@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: demo test test-long lint docs catalogue clean
+.PHONY: demo test test-long lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/sensorium demo --out demo
@@ -21,11 +21,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check src tests scripts
 	$(BIN)/ruff format --check src tests scripts
 	$(BIN)/mypy
+	$(BIN)/python scripts/write_docs.py --check
 
-docs: catalogue
-
-catalogue: $(VENV)/installed
-	$(BIN)/python -m sensorium.systems.registry
+docs: $(VENV)/installed
+	$(BIN)/python scripts/write_docs.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"

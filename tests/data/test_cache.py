@@ -136,6 +136,31 @@ def test_a_file_exchanged_with_its_times_kept_is_decoded_anew(cache, photo, tmp_
     assert images.decoded == 2
 
 
+def test_a_file_rewritten_with_its_times_kept_is_decoded_anew(cache, photo):
+    images = Counting()
+    photo.write_bytes(jpeg().ljust(20_000, b"\0"))
+    time.sleep(0.12)
+    cache.get_or_decode(photo, images, FIELD, VIEW)
+    before = photo.stat()
+    photo.write_bytes(jpeg(1).ljust(20_000, b"\0"))
+    os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found = cache.get_or_decode(photo, images, FIELD, VIEW)
+    assert photo.stat().st_mtime_ns == before.st_mtime_ns
+    assert same(found, Image().decode(photo, FIELD, VIEW))
+
+
+def test_a_file_rewritten_within_a_tick_of_the_clock_is_decoded_anew(cache, tmp_path):
+    path = tmp_path / "a.jpg"
+    contents = [jpeg(seed).ljust(20_000, b"\0") for seed in range(2)]
+    expected = [Image().decode(content, FIELD, VIEW) for content in contents]
+    for content in contents:
+        cache.get_or_decode(content, Image(), FIELD, VIEW)
+    for number in range(200):
+        path.write_bytes(contents[number % 2])
+        found = cache.get_or_decode(path, Image(), FIELD, VIEW)
+        assert same(found, expected[number % 2])
+
+
 def test_a_file_exchanged_while_it_is_decoded_is_not_kept_under_its_old_content(cache, photo):
     old = photo.read_bytes()
 
@@ -220,6 +245,28 @@ def _read_all(cache, raws, queue):
     cache.close()
 
 
+def _opens_anew(cache, queue):
+    inherited = cache._connection
+    cache.get_or_decode(jpeg(), Image(), FIELD, VIEW)
+    queue.put(inherited is not None and cache._connection is not inherited)
+    cache.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_does_not_use_the_connection_of_its_parent(cache):
+    cache.get_or_decode(jpeg(), Image(), FIELD, VIEW)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=_opens_anew, args=(cache, queue))
+    worker.start()
+    assert queue.get(timeout=60)
+    worker.join()
+    images = Counting()
+    cache.get_or_decode(jpeg(), images, FIELD, VIEW)
+    assert images.decoded == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_processes_share_it(tmp_path, start):
     raws = [jpeg(seed) for seed in range(60)]

@@ -36,17 +36,17 @@ def test_rows_of_shards(tmp_path, picture, views):
     write_tar(tmp_path / "train-000.tar", shard(picture, 0, 12))
     write_tar(tmp_path / "train-001.tar", shard(picture, 12, 12))
     write_tar(tmp_path / "val-000.tar", shard(picture, 24, 6))
-    write_tar(tmp_path / "test-000.tar", shard(picture, 30, 6))
+    write_tar(tmp_path / "test-000.tar", shard(picture, 30, 6))  # listed before train
     data = open_data(tmp_path).fit()
     assert len(data) == 36
     assert [len(data.rows(split)) for split in ("train", "validation", "test")] == [24, 6, 6]
     assert data.schema["image"].modality == "image"
     assert data.schema["cls"].role == "label"
     assert data.schema["table"].columns == {"author": "category", "year": "number"}
-    assert data.keys(np.asarray([13])) == ["00013"]
-    assert data.columns(["image"], np.asarray([13, 2]))["image"] == [
+    assert data.keys(np.asarray([19])) == ["00013"]
+    assert data.columns(["image"], np.asarray([19, 2]))["image"] == [
         picture(13, "JPEG"),
-        picture(2, "PNG"),
+        picture(32, "PNG"),
     ]
     for workers in (0, 2):
         batches = list(

@@ -59,8 +59,9 @@ def test_parquet_shards_say_their_split(tmp_path, picture):
     rows(picture, 4, 10).to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
     data = open_data(tmp_path, cache=tmp_path / "cache")
     assert len(data.rows("test")) == 8
-    assert data.source.row(0)["kind"] == "cat"
-    assert data.source.row(0)["image"] == picture(0)
+    assert data.source.row(0)["image"] == picture(10)  # the file `test-...` is listed first
+    assert data.source.row(9)["image"] == picture(0)
+    assert data.source.row(9)["kind"] == "cat"
     alone = open_data(tmp_path / "data" / "test-00000-of-00001.parquet", cache=tmp_path / "cache")
     assert len(alone.rows("train"))
 
@@ -74,15 +75,16 @@ def test_parquet_of_plain_structs(tmp_path, picture, views):
                 {"bytes": None, "path": "one.png"},
                 {"bytes": None, "path": "../one.png"},
                 None,
+                {"bytes": picture(4), "path": None},
             ],
-            "finding": ["a lesion", "no lesion", "a cyst", "nothing at all"],
+            "finding": ["a lesion", "no lesion", "a cyst", "nothing at all", "two cysts"],
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
     data = open_data(tmp_path / "a.parquet", cache=tmp_path / "cache")
     assert data.schema["scan"].modality == "image"
     samples, faults = data.read(data.rows("all"), views(data.schema))
-    assert [s.key for s in samples if "scan" in s.values] == ["0", "1"]
+    assert [s.key for s in samples if "scan" in s.values] == ["0", "1", "4"]
     assert [s.key for s in samples if "scan" not in s.values] == ["3"]
     assert "no such file" in faults[0].reason or "leads out" in faults[0].reason
 

@@ -153,6 +153,7 @@ def _encode_in_worker(tokenizer, texts):
     return tokenizer.encode(texts, 16)[0].numpy()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_works_in_a_forked_worker_without_a_word(tokenizer, capfd):
     here = tokenizer.encode(CAPTIONS[:5], 16)[0].numpy()
     with multiprocessing.get_context("fork").Pool(1) as pool:

@@ -1,6 +1,8 @@
 import json
+import re
 
 import pytest
+from written_folders import evaluation, metric
 
 from sensorium.report.terminal import comparison_table, evaluation_table, systems_table, to_text
 from sensorium.types import Card
@@ -64,9 +66,20 @@ def test_the_scores_of_a_run_start_with_the_main_metric(comparison):
     file = comparison / "runs" / "dual-encoder-seed0" / "evaluation.json"
     lines = to_text(evaluation_table(json.loads(file.read_text()))).splitlines()
     assert lines[0] == "retrieval on 300 rows, pools of 50"
-    scores = [line.split() for line in lines if "R@1" in line]
-    assert scores[0] == ["R@1", "0.810", "0.760", "0.860"]
-    assert ["R@1,", "text→image", "0.790", "0.740", "0.840"] in scores
+    heading, _, first = lines[2:5]
+    assert heading.split() == ["metric", "both", "ways", "image→text", "text→image"]
+    assert first.split("  ")[0].strip() == "R@1"
+    assert re.findall(r"0\.\d+ \[[^]]*\]", first) == [
+        "0.810 [0.760, 0.860]", "0.830 [0.780, 0.880]", "0.790 [0.740, 0.840]",
+    ]  # fmt: skip
+    assert lines[5].split()[:4] == ["R@1,", "pool", "256", "0.610"]
+
+
+def test_the_scores_of_classes_have_one_column():
+    scored = evaluation({"accuracy": metric(0.8), "recall/a->b": metric(0.5)}, "accuracy", [], None)
+    lines = to_text(evaluation_table(scored)).splitlines()
+    assert lines[2].split() == ["metric", "value"]
+    assert lines[5].split()[:2] == ["recall,", "a->b"]
 
 
 def test_the_catalogue_has_a_line_for_each_system():

@@ -81,7 +81,7 @@ def stage_names(system):
 
 
 def test_the_catalogue_is_current():
-    assert CATALOGUE.read_text() == build_catalogue(), "run `make catalogue`"
+    assert CATALOGUE.read_text() == build_catalogue(), "run `make docs`"
 
 
 @each_system

@@ -108,7 +108,7 @@ def compare(
             report=_by_run(progress),
         )
     _show_comparison(result)
-    show(f"Report: {folder / 'report.html'}", f"Numbers: {folder / 'compare.json'}")
+    show("", f"Report: {folder / 'report.html'}", f"Numbers: {folder / 'compare.json'}")
     if result.summary["best"] is None:
         raise typer.Exit(1)
     next_steps(

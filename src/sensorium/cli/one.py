@@ -109,7 +109,7 @@ def train(
     else:
         tell("There are no test rows, so the run has no score.", "yellow")
     page = write_run_report(folder, own)
-    show(f"Run: {folder}", f"Report: {page}")
+    show("", f"Run: {folder}", f"Report: {page}")
     place = shlex.quote(str(folder))
     use = "predict" if "predict" in run.system.capabilities else "embed"
     file = "predictions.parquet" if use == "predict" else "embeddings.parquet"

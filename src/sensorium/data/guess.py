@@ -202,14 +202,15 @@ def _fields(columns: Mapping[str, _Column], organising: Mapping[str, str]) -> li
             fields.append(_media_field(column, fields))
         elif any(column.is_called(role) for role in ("label", "answer", "question", "kind")):
             fields.append(Field(name=column.name, modality=_label_modality(column)))
-        elif column.num_distinct == 1 and column.num_rows > 1 and column.values:
+        elif _is_constant(column):
             column.reason = f"the same in all rows looked at ({_described(column.values[0])})"
             fields.append(Field(name=column.name, modality=column.modality, role="ignore"))
         elif _is_code(column):
             column.reason = "a value of its own in each row, and no text: says nothing of the row"
             fields.append(Field(name=column.name, modality="text", role="ignore"))
         elif column.kind is not None and column.modality in ("number", "category", "table", "text"):
-            if column.modality == "text" and (column.is_called("text") or not _repeats(column)):
+            is_text = column.modality == "text" and column.kind == "category"
+            if is_text and (column.is_called("text") or not _repeats(column)):
                 fields.append(_text_field(column))
                 continue
             cells[column.name] = column.kind
@@ -226,16 +227,19 @@ def _fields(columns: Mapping[str, _Column], organising: Mapping[str, str]) -> li
 
 
 def _media_field(column: _Column, fields: Iterable[Field]) -> Field:
-    """A medium; a column with a name that says only that it's a file is called by its modality."""
-    taken = {entry.name for entry in fields}
-    name = re.sub(r"_?(file_?name|file_?path|path|file)$", "", column.name, flags=re.IGNORECASE)
-    if not name or column.is_called("path"):
-        name = column.modality
-    if name in taken:
+    name = _field_name(column, column.modality)
+    if name in {entry.name for entry in fields}:
         name = column.name
     return Field(
         name=name, modality=column.modality, column=None if name == column.name else column.name
     )
+
+
+def _field_name(column: _Column, modality: str) -> str:
+    """`xray_path` as `xray`; a name that says only that it's a file as the modality."""
+    ending = r"_?(file_?name|file_?path|path|file)$"
+    name = re.sub(ending, "", column.name, flags=re.IGNORECASE)
+    return name if name and not column.is_called("path") else modality
 
 
 def _box_options(column: _Column) -> dict[str, str]:
@@ -259,7 +263,7 @@ def _text_field(column: _Column) -> Field:
     if strings and all(Path(s).suffix.lower() in suffixes and "\n" not in s for s in strings):
         options = {"path": True}
         column.reason = "names text files"
-    name = "text" if column.is_called("path") or column.name == "txt" else column.name
+    name = _field_name(column, "text") if options or column.name == "txt" else column.name
     return Field(
         name=name,
         modality="text",
@@ -280,6 +284,13 @@ def _label_modality(column: _Column) -> str:
     return "category"
 
 
+def _is_constant(column: _Column) -> bool:
+    """Whether all rows hold the same number, name or text."""
+    plain = column.kind is not None or column.modality == "text"
+    full = len(column.values) == column.num_rows > 1
+    return plain and full and column.num_distinct == 1
+
+
 def _repeats(column: _Column) -> bool:
     return 2 * column.num_distinct <= len(column.values)
 
@@ -288,9 +299,12 @@ def _is_code(column: _Column) -> bool:
     """Whether each row has a value of its own that isn't language or a measurement."""
     if column.num_distinct < len(column.values) or len(column.values) < 3:
         return False
+    if not all(isinstance(value, (str, int)) for value in column.values):
+        return False
     if column.is_called("key") or _plain(column.name).endswith(("_id", "_key", "_uid")):
-        return all(isinstance(value, (str, int)) for value in column.values)
-    return False
+        return True
+    words_with_digits = (re.fullmatch(r"\S*[^\W\d]\S*\d\S*", str(v)) for v in column.values)
+    return not column.is_called("text") and column.kind is None and all(words_with_digits)
 
 
 def _with_roles(fields: list[Field], columns: Mapping[str, _Column]) -> list[Field]:

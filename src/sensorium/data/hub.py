@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sensorium.data.folders import SPLIT_COLUMN
@@ -44,10 +45,12 @@ class HubSource(Source):
     ) -> None:
         self.name, self.version, self.root = name, version, root
         self._splits = [SPLIT_NAMES.get(split.lower(), split) for split in parts]
-        parts = {split: _flattened(part) for split, part in parts.items()}
         features: dict[str, Any] = {}
+        self._paths: dict[str, tuple[str, ...]] = {}
         for part in parts.values():
-            features = {**part.features, **features}
+            for path, feature in _leaves(part.features):
+                self._paths["_".join(path)] = path
+                features.setdefault("_".join(path), feature)
         self.hints = {name: kind for name, f in features.items() if (kind := _modality_of(f))}
         self._class_names = {
             name: list(inner.names)
@@ -56,9 +59,8 @@ class HubSource(Source):
         }
         self._parts = [part.with_format("arrow") for part in parts.values()]
         self._ends = np.cumsum([len(part) for part in self._parts])
-        split_column = [SPLIT_COLUMN] if "" not in parts and SPLIT_COLUMN not in features else []
-        self.column_names = (*features, *split_column)
-        self._has_split_column = bool(split_column)
+        self._has_split_column = "" not in parts and SPLIT_COLUMN not in features
+        self.column_names = (*features, *([SPLIT_COLUMN] if self._has_split_column else []))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -78,11 +80,12 @@ class HubSource(Source):
 
     def _part_columns(self, number: int, names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
         part = self._parts[number]
-        there = [name for name in names if name in part.features]
+        there = [n for n in names if n in self._paths and self._paths[n][0] in part.features]
         found: dict[str, list[Any]] = {}
-        table = part.select_columns(there)[rows.tolist()] if there else {}
+        if there:
+            table = part.select_columns(sorted({self._paths[n][0] for n in there}))[rows.tolist()]
         for name in there:
-            column = table[name]
+            column = _at(table, self._paths[name])
             cells = column.to_pylist()
             if holds_media(column.type):
                 cells = [unwrap_media(self.root, cell) for cell in cells]
@@ -100,24 +103,35 @@ class HubSource(Source):
 
     def list_lengths(self, column: str) -> NDArray[np.int64] | None:
         """The lengths of a list column (0 for a null, or where a split lacks the column)."""
-        lengths = []
+        if column not in self._paths:
+            return None
+        path, lengths = self._paths[column], []
         for part in self._parts:
-            if column not in part.features:
+            if path[0] not in part.features:
                 lengths.append(np.zeros(len(part), dtype=np.int64))
                 continue
-            found = arrow_list_lengths(part.select_columns([column])[:][column])
+            found = arrow_list_lengths(_at(part.select_columns([path[0]])[:], path))
             if found is None:
                 return None
             lengths.append(found)
         return np.concatenate(lengths)
 
 
-def _flattened(part: Any) -> Any:
-    """A data set in which the parts of structs are columns: `objects.bbox` as `objects_bbox`."""
-    if not any(isinstance(feature, dict) for feature in part.features.values()):
-        return part
-    flat = part.flatten()
-    return flat.rename_columns({name: name.replace(".", "_") for name in flat.column_names})
+def _leaves(
+    features: Mapping[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The features, and those in structs, with their paths; media structs count as one."""
+    for name, feature in features.items():
+        if isinstance(feature, dict) and set(feature) != {"bytes", "path"}:
+            yield from _leaves(feature, (*above, name))
+        else:
+            yield (*above, name), feature
+
+
+def _at(table: pa.Table, path: tuple[str, ...]) -> pa.ChunkedArray:
+    """The column at a path; structs in between are opened."""
+    column = table.column(path[0])
+    return pc.struct_field(column, list(path[1:])) if len(path) > 1 else column
 
 
 def _modality_of(feature: Any) -> str:

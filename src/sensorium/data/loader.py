@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -155,16 +156,19 @@ def _load(items: Dataset[Item], order: Iterable[int], workers: int) -> Iterator[
     # Forked workers share the rows with this process; spawned ones, where there is no fork, are
     # sent a pickle of them.
     can_fork = "fork" in multiprocessing.get_all_start_methods()
-    return iter(
-        DataLoader(
-            items,
-            batch_size=None,
-            sampler=order,
-            num_workers=workers,
-            multiprocessing_context="fork" if workers and can_fork else None,
-            worker_init_fn=_one_thread,
-        )
+    loader = DataLoader(
+        items,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers and can_fork else None,
+        worker_init_fn=_one_thread,
     )
+    with warnings.catch_warnings():
+        # From Python 3.12 on, forking beside other threads warns that their locks stay locked. The
+        # threads of torch, Arrow and the tokenizer are made anew, or not used, in workers.
+        warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        return iter(loader)
 
 
 def _one_thread(_: int) -> None:

@@ -47,7 +47,8 @@ class Attention(nn.Module):
         attended = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
-        return self.output(rearrange(attended, "b h n d -> b n (h d)"))
+        out: Tensor = self.output(rearrange(attended, "b h n d -> b n (h d)"))
+        return out
 
 
 class FeedForward(nn.Sequential):

@@ -57,9 +57,11 @@ class Layer(nn.Module):
         """One layer; it attends to itself, or to a context (used as it is, without a norm)."""
         if self.norm == "pre":
             x = x + self.dropout(self.attention(self.attention_norm(x), mask, context))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask, context)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        else:
+            x = self.attention_norm(x + self.dropout(self.attention(x, mask, context)))
+            x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return x
 
 
 class Layers(nn.ModuleList):

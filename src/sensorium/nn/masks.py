@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Bool
@@ -101,7 +102,7 @@ def _groups(modality: str | None, ids: Mapping[str, int | str]) -> dict[str, int
 
 def _is(ids: Ids, wanted: Mapping[str, int]) -> Tensor:
     matches = [ids[name] == value for name, value in wanted.items()]
-    return torch.stack(torch.broadcast_tensors(*matches)).all(0) if len(matches) > 1 else matches[0]
+    return reduce(torch.logical_and, matches)
 
 
 bidirectional = Rule(None)

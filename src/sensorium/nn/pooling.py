@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Pooling = Literal["mean", "first", "last"]
+Pooling = Literal["mean", "max", "first", "last"]
 
 
 def pool(
@@ -21,11 +21,17 @@ def pool(
     Args:
         values: the vectors.
         mask: which are real; all if None.
-        how: the `mean` of the real ones (zeros if there are none), the `first` (a class token), or
-            the `last` real one (the end-of-text token of CLIP).
+        how: the `mean` of the real ones, the `max` of each of their dimensions (zeros if there
+            are none), the `first` (a class token), or the `last` real one (the end-of-text token
+            of CLIP).
     """
     if how == "first":
         return values[:, 0]
+    if how == "max":
+        if mask is None:
+            return values.amax(1)
+        largest = values.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(1)
+        return largest.masked_fill(~mask.any(1, keepdim=True), 0.0)
     if mask is None:
         return values[:, -1] if how == "last" else values.mean(1)
     if how == "last":

@@ -250,7 +250,7 @@ class PretrainedAudio(Pretrained):
             return None  # a fixed number of patches, filled ones included, as it was trained
         if not self.is_raw:
             samples = -(-samples // self.extractor.hop_length)
-        lengths = self.tower._get_feat_extract_output_lengths(samples)
+        lengths: Tensor = self.tower._get_feat_extract_output_lengths(samples)
         return torch.arange(steps, device=samples.device) < lengths[:, None]
 
 

@@ -192,7 +192,9 @@ def _log_sum_exp(
 ) -> tuple[Tensor, Tensor]:
     """Over the row, and (if `both`) over the column, of each similarity matrix entry."""
     if len(a) > 2 * TILE:
-        rows, columns = _TiledLogSumExp.apply(a, b, scale, group, first, both)
+        rows, columns = _TiledLogSumExp.apply(  # type: ignore[no-untyped-call]
+            a, b, scale, group, first, both
+        )
         return rows, columns
     logits = _similarities(a, b, scale, group, first)
     return logits.logsumexp(1), logits.logsumexp(0) if both else logits.new_zeros(0)
@@ -249,7 +251,9 @@ def _softplus_sum(
     a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, group: Tensor | None, first: int
 ) -> Tensor:
     if len(a) > 2 * TILE:
-        total: Tensor = _TiledSoftplusSum.apply(a, b, scale, bias, group, first)
+        total: Tensor = _TiledSoftplusSum.apply(  # type: ignore[no-untyped-call]
+            a, b, scale, bias, group, first
+        )
         return total
     return F.softplus(_similarities(a, b, scale, group, first) + bias).sum(1)
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn import functional as F
 
-from sensorium.types import Entries, draws
+from sensorium.types import Batch, draws
 
 
-def content_ids(entries: Entries, size: int) -> Int[Tensor, "size"]:
-    """An integer for the content of each of `size` rows: equal for equal content.
+def content_ids(batch: Batch, name: str) -> Int[Tensor, "batch"]:
+    """An integer for what each row has in a field: equal for equal content.
 
-    It is a 64-bit hash, the same in every process, whatever the padding. Rows without the field
-    have the id 0.
+    It is a 64-bit hash, the same in every process and whatever the padding; 0 for rows without the
+    field.
     """
+    hashes = torch.zeros(batch.size, dtype=torch.long, device=batch.device)
+    if name not in batch or len(batch[name]) == 0:
+        return hashes
+    entries = batch[name]
     values = entries.values
     if entries.mask is not None:
-        place = entries.mask.reshape(*entries.mask.shape, *(1,) * (values.dim() - 2))
-        values = values * place
-    flat = values.flatten(1) if values.dim() > 1 else values[:, None]
-    words = _words(flat)
-    key = torch.from_numpy(
-        draws.integers("content", torch.arange(words.shape[1]).numpy()).view("int64")
-    )
-    # Integer products wrap around, which is what makes this a (multilinear) hash.
-    hashes = (words * (key.to(words.device) | 1)).sum(1)
-    order = torch.from_numpy(draws.integers("entry", torch.arange(256).numpy()).view("int64"))
-    hashes = hashes * (order.to(words.device)[entries.item % 256] | 1)
-    return hashes.new_zeros(size).index_add_(0, entries.row, hashes)
+        values = values * entries.mask.view(*entries.mask.shape, *(1,) * (values.dim() - 2))
+    words = _words(values.reshape(len(values), -1))
+    # Products of integers wrap around, so a sum of them is a hash (multilinear hashing).
+    content = (words * _keys("place", words.shape[1], words.device)).sum(1)
+    content = content * _keys("item", int(entries.item.amax()) + 1, words.device)[entries.item]
+    return hashes.index_add_(0, entries.row, content)
+
+
+def _keys(purpose: str, count: int, device: torch.device) -> Int[Tensor, "count"]:
+    """Odd random numbers."""
+    keys = draws.integers(f"content of a row, by {purpose}", np.arange(count)).view(np.int64)
+    return torch.from_numpy(keys).to(device) | 1
 
 
 def _words(flat: Tensor) -> Tensor:
@@ -38,7 +44,7 @@ def _words(flat: Tensor) -> Tensor:
     raw = flat.contiguous().view(torch.uint8)
     missing = -raw.shape[1] % 8
     if missing:
-        raw = torch.nn.functional.pad(raw, (0, missing))
+        raw = F.pad(raw, (0, missing))
     return raw.view(torch.int64)
 
 

@@ -26,7 +26,7 @@ def gather_rows(x: Shaped[Tensor, "rows ..."]) -> tuple[Shaped[Tensor, "all_rows
     distributed.all_gather(counts, count)
     sizes = [int(size) for size in torch.cat(counts).tolist()]
     first = sum(sizes[: distributed.get_rank()])
-    gathered: Tensor = _Gather.apply(x, sizes)
+    gathered: Tensor = _Gather.apply(x, sizes)  # type: ignore[no-untyped-call]
     return gathered, first
 
 
@@ -45,4 +45,5 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.contiguous().clone()
         distributed.all_reduce(total)
-        return total.split(ctx.sizes)[distributed.get_rank()], None
+        start = sum(ctx.sizes[: distributed.get_rank()])
+        return total[start : start + ctx.sizes[distributed.get_rank()]], None

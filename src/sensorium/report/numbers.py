@@ -52,6 +52,14 @@ def one_line(key: str) -> str:
     return ", ".join(part for part in metric_label(key) if part)
 
 
+def without_direction(key: str) -> tuple[str, str]:
+    """A key without its direction, and the direction: `R@1`, `text→image`."""
+    places, name, part = _parts(key)
+    rest = [place for place in places if "->" not in place]
+    direction = "".join(place for place in places if "->" in place)
+    return "/".join([*rest, name, *([part] if part else [])]), direction.replace("->", "→")
+
+
 def ordered(keys: Iterable[str], main: str) -> list[str]:
     """Keys in the order in which a table without room for all takes them.
 

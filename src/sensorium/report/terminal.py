@@ -60,15 +60,24 @@ def evaluation_table(evaluation: Row) -> RenderableType:
     rows, pool = evaluation["rows"], evaluation.get("pool")
     among = f", pools of {pool}" if pool else ""
     title = f"{evaluation['task']} on {numbers.plural(rows, 'row')}{among}"
+    metrics = evaluation["metrics"]
+    cells = {numbers.without_direction(key): key for key in metrics}
+    directions = sorted(dict.fromkeys(direction for _, direction in cells), key=bool)
     table = _table(title=title)
     table.add_column("metric")
-    for heading in ("value", "low", "high"):
-        table.add_column(heading, justify="right")
-    metrics = evaluation["metrics"]
-    for key in numbers.ordered(metrics, evaluation["main_metric"]):
-        cells = [numbers.metric_value(key, metrics[key][part]) for part in ("value", "low", "high")]
-        style = "bold" if key == evaluation["main_metric"] else None
-        table.add_row(Text(numbers.one_line(key)), *cells, style=style)
+    for direction in directions:
+        both = "both ways" if len(directions) > 1 else "value"
+        table.add_column(direction or both, justify="right")
+    names = dict.fromkeys(name for name, _ in cells)
+    for name in numbers.ordered(names, evaluation["main_metric"]):
+        values = [
+            numbers.with_interval(key, metrics[key])
+            if (key := cells.get((name, direction))) is not None
+            else numbers.NOTHING
+            for direction in directions
+        ]
+        style = "bold" if name == evaluation["main_metric"] else None
+        table.add_row(Text(numbers.one_line(name)), *values, style=style)
     speed = numbers.milliseconds(evaluation["inference_ms_per_row"])
     parts: list[RenderableType] = [table, Text(f"{speed} ms per row", style="dim")]
     if faults := evaluation.get("faults"):

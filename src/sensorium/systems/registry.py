@@ -1,7 +1,6 @@
 """Find a system by name; nothing heavy is imported before one is asked for.
 
-`catalogue.json` is generated from the cards by `python -m sensorium.systems.registry`; a test checks
-that it is current.
+`catalogue.json` is generated from the cards by `make docs`; a test checks that it is current.
 """
 
 from __future__ import annotations
@@ -98,6 +97,3 @@ def build_catalogue() -> str:
     }
     return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
 
-
-if __name__ == "__main__":
-    CATALOGUE.write_text(build_catalogue())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -126,7 +127,7 @@ class AudioEncoder(Encoder):
         spectrum = F.pad(
             spectrum, (0, 0, 0, number * self.frames - spectrum.shape[1]), value=SILENCE
         )
-        x = self.patch(spectrum.unflatten(1, (number, self.frames)).flatten(2))
+        x = self.patch(rearrange(spectrum, "m (n f) b -> m n (f b)", f=self.frames))
         real = torch.arange(number, device=values.device) < used[:, None]
         x = self.layers.walk(x + self.positions[:number], real[:, None, None])
         return self.norm(x), real

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -104,7 +105,7 @@ class GeneralEncoder(Encoder):
         steps = values.shape[1] if mask is not None or values.dim() > 2 else 1
         flat = values.reshape(len(values), steps, -1).float().asinh()
         flat = F.pad(flat, (0, -flat.shape[2] % self.piece))
-        x = self.project(flat.unflatten(2, (-1, self.piece)))
+        x = self.project(rearrange(flat, "m s (p c) -> m s p c", c=self.piece))
         pieces = x.shape[2]
         x = x.flatten(1, 2)
         x = x + sine_positions(x.shape[1], self.width).to(x)

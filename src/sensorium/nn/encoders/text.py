@@ -32,7 +32,8 @@ class TextEmbedding(nn.Module):
 
     def forward(self, ids: Int[Tensor, "entries length"]) -> Float[Tensor, "entries length width"]:
         """Look both up and add them."""
-        return self.words(ids) + self.positions.weight[: ids.shape[1]]
+        words: Tensor = self.words(ids)
+        return words + self.positions.weight[: ids.shape[1]]
 
 
 class TextEncoder(Encoder):

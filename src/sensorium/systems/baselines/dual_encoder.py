@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from pydantic import Field as Setting
 from torch import Tensor, nn
 
 from sensorium.modalities.base import View
@@ -39,6 +40,22 @@ from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 
 SIDES = ("query", "target")
+
+
+class Side(nn.Module):
+    """One tower with its projection to the shared space."""
+
+    def __init__(self, field: Field, encoder: Encoder, config: DualEncoder.Config) -> None:
+        super().__init__()
+        self.field = field
+        self.pooling: Pooling = encoder.pooling if config.pooling == "auto" else config.pooling
+        self.encoder = encoder
+        self.head = UnitProjection(encoder.width, config.embed_dim)
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, "batch"]]:
+        """Unit vectors, and which rows have one."""
+        vectors, present = embed_field(self.encoder, batch, self.field, self.pooling)
+        return self.head(vectors), present
 
 
 @register("dual-encoder")
@@ -77,7 +94,7 @@ class DualEncoder(System):
 
         query: str = ""
         target: str = ""
-        encoder: dict[str, str] = {}
+        encoder: dict[str, str] = Setting(default_factory=dict)
         width: int = 128
         depth: int = 4
         heads: int = 4
@@ -117,12 +134,10 @@ class DualEncoder(System):
     def __init__(self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(config, schema, tokenizer)
         self.fields = {side: _side(config, schema, side) for side in SIDES}
-        specs = specs_of(self.fields.values(), config.encoder)
-        self.towers = nn.ModuleDict(
-            {side: self.tower(field, specs[field.name]) for side, field in self.fields.items()}
-        )
-        self.heads = nn.ModuleDict(
-            {side: UnitProjection(t.width, config.embed_dim) for side, t in self.towers.items()}
+        fields = [_side(config, schema, side) for side in SIDES]
+        specs = specs_of(fields, config.encoder)
+        self.query, self.target = (
+            Side(field, self.encoder(field, specs[field.name]), config) for field in fields
         )
         self.temperature = Temperature(0.07 if config.loss == "info_nce" else 0.1)
         self.bias = nn.Parameter(torch.tensor(-10.0)) if config.loss == "sigmoid" else None
@@ -137,29 +152,29 @@ class DualEncoder(System):
                     f"{', '.join(schema.names)}"
                 )
 
-    def tower(self, field: Field, spec: str | None) -> Encoder:
-        """The encoder of one side."""
+    def encoder(self, field: Field, spec: str | None) -> Encoder:
+        """The tower of one side."""
         c = self.config
         if spec is not None:
             return build_encoder(field, width=None, spec=spec)
-        sizes = {"width": c.width, "depth": c.depth, "heads": c.heads}
+        width, depth, heads = c.width, c.depth, c.heads
+        settings: dict[str, Any] = {}
         if field.modality == "image":
-            settings: dict[str, Any] = {"patch": c.patch, "activation": c.activation}
+            view = ImageView(size=c.image_size, fit="crop" if c.clip else "squash")
+            settings = {"view": view, "patch": c.patch, "activation": c.activation}
             if c.clip:
                 settings |= {"stem": "patch", "class_token": True, "norm_before": True}
                 settings |= {"mean": CLIP_MEAN, "deviation": CLIP_DEVIATION}
-            view = ImageView(size=c.image_size, fit="crop" if c.clip else "squash")
-            return build_encoder(field, view=view, **sizes, **settings)
-        if field.modality == "text":
-            sizes = {name: getattr(c, f"text_{name}") or size for name, size in sizes.items()}
-            settings = {"is_causal": c.clip, "activation": c.activation}
-            view = TextView(tokenizer=self.tokenizer, max_tokens=c.max_tokens)
-            return build_encoder(field, view=view, **sizes, **settings)
-        return build_encoder(field, **sizes)
+        elif field.modality == "text":
+            width, depth = c.text_width or width, c.text_depth or depth
+            heads = c.text_heads or heads
+            text_view = TextView(tokenizer=self.tokenizer, max_tokens=c.max_tokens)
+            settings = {"view": text_view, "is_causal": c.clip, "activation": c.activation}
+        return build_encoder(field, width=width, depth=depth, heads=heads, **settings)
 
     def views(self) -> dict[str, View]:
         """What the towers read."""
-        return {field.name: self.towers[side].view for side, field in self.fields.items()}
+        return {side.field.name: side.encoder.view for side in (self.query, self.target)}
 
     def stages(self) -> list[Stage]:
         """One stage; CLIP's own settings for CLIP's own size."""
@@ -169,35 +184,34 @@ class DualEncoder(System):
             ]
         return [Stage(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.98), batch_size=128)]
 
-    def _embed(self, batch: Batch, side: str) -> tuple[Tensor, Tensor]:
-        pooling: Pooling | None = None if self.config.pooling == "auto" else self.config.pooling
-        tower, field = self.towers[side], self.fields[side]
-        vectors, present = embed_field(tower, batch, field, pooling)
-        return self.heads[side](vectors), present
-
     def embed(self, batch: Batch, field: str) -> Float[Tensor, "batch width"]:
         """Unit vectors of the query or of the target; NaN in rows without it."""
-        for side in SIDES:
-            if self.fields[side].name == field:
-                vectors, present = self._embed(batch, side)
+        for side in (self.query, self.target):
+            if side.field.name == field:
+                vectors, present = side.forward(batch)
                 return vectors.masked_fill(~present[:, None], torch.nan)
-        known = [f.name for f in self.fields.values()]
+        known = [self.query.field.name, self.target.field.name]
         raise UserError(f"dual-encoder does not embed '{field}'. {did_you_mean(field, known)}")
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """The contrastive loss of the rows that have both sides."""
-        names = [field.name for field in self.fields.values()]
+        names = (self.query.field.name, self.target.field.name)
         whole = batch.present(names[0]) & batch.present(names[1])
         if not bool(whole.all()):
             batch = batch.take(whole.nonzero().squeeze(1))
-        (query, _), (target, _) = (self._embed(batch, side) for side in SIDES)
-        groups = torch.stack([content_ids(batch[name], batch.size) for name in names], 1)
-        settings = {"groups": groups, "duplicates": self.config.duplicates, "gather": True}
-        scale = self.temperature()
+        query, target = self.query(batch)[0], self.target(batch)[0]
+        groups = torch.stack([content_ids(batch, name) for name in names], 1)
+        scale, duplicates = self.temperature(), self.config.duplicates
         if self.bias is None:
-            forth, back = info_nce(query, target, scale, **settings)
-            return {"contrast": Loss.mean((forth + back) / 2)}
-        return {"contrast": Loss.mean(sigmoid_loss(query, target, scale, self.bias, **settings))}
+            forth, back = info_nce(
+                query, target, scale, groups=groups, duplicates=duplicates, gather=True
+            )
+            per_pair = (forth + back) / 2
+        else:
+            per_pair = sigmoid_loss(
+                query, target, scale, self.bias, groups=groups, duplicates=duplicates, gather=True
+            )
+        return {"contrast": Loss.mean(per_pair)}
 
     @classmethod
     def from_clip(cls, name: str, schema: Schema) -> Self:
@@ -227,7 +241,7 @@ class DualEncoder(System):
             activation=image.hidden_act,
         )
         system = cls(config, schema, Tokenizer.from_hub(name))
-        image_side = next(s for s in SIDES if system.fields[s].modality == "image")
+        image_side = "query" if system.query.field.modality == "image" else "target"
         system.load_state_dict(convert(clip.state_dict(), image_side))
         return system
 
@@ -249,18 +263,18 @@ def _side(config: DualEncoder.Config, schema: Schema, side: str) -> Field:
 
 _TOP = {
     "logit_scale": "temperature.log_scale",
-    "visual_projection.weight": "heads.{image}.weight",
-    "text_projection.weight": "heads.{text}.weight",
-    "vision_model.embeddings.class_embedding": "towers.{image}.class_token",
-    "vision_model.embeddings.patch_embedding.weight": "towers.{image}.stem.weight",
-    "vision_model.embeddings.position_embedding.weight": "towers.{image}.positions",
-    "vision_model.pre_layrnorm": "towers.{image}.norm_before",
-    "vision_model.post_layernorm": "towers.{image}.norm",
-    "vision_model.encoder.layers": "towers.{image}.layers",
-    "text_model.embeddings.token_embedding.weight": "towers.{text}.embedding.words.weight",
-    "text_model.embeddings.position_embedding.weight": "towers.{text}.embedding.positions.weight",
-    "text_model.final_layer_norm": "towers.{text}.norm",
-    "text_model.encoder.layers": "towers.{text}.layers",
+    "visual_projection.weight": "{image}.head.weight",
+    "text_projection.weight": "{text}.head.weight",
+    "vision_model.embeddings.class_embedding": "{image}.encoder.class_token",
+    "vision_model.embeddings.patch_embedding.weight": "{image}.encoder.stem.weight",
+    "vision_model.embeddings.position_embedding.weight": "{image}.encoder.positions",
+    "vision_model.pre_layrnorm": "{image}.encoder.norm_before",
+    "vision_model.post_layernorm": "{image}.encoder.norm",
+    "vision_model.encoder.layers": "{image}.encoder.layers",
+    "text_model.embeddings.token_embedding.weight": "{text}.encoder.embedding.words.weight",
+    "text_model.embeddings.position_embedding.weight": "{text}.encoder.embedding.positions.weight",
+    "text_model.final_layer_norm": "{text}.encoder.norm",
+    "text_model.encoder.layers": "{text}.encoder.layers",
 }
 _INNER = {
     "self_attn.q_proj": "attention.query",

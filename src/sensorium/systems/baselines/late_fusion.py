@@ -17,14 +17,15 @@ the label in the training rows, the network will use that, as it would use any o
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
+from pydantic import Field as Setting
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.modalities.base import View
+from sensorium.modalities.base import View, get_modality
 from sensorium.modalities.image import ImageView
 from sensorium.modalities.scalars import class_names
 from sensorium.modalities.text import TextView, Tokenizer
@@ -65,7 +66,7 @@ class LateFusion(System):
                 rows (for a category).
         """
 
-        encoder: dict[str, str] = {}
+        encoder: dict[str, str] = Setting(default_factory=dict)
         width: int = 128
         depth: int = 2
         heads: int = 4
@@ -127,11 +128,10 @@ class LateFusion(System):
 
     def views(self) -> dict[str, View]:
         """What the encoders read, and the label."""
-        views = {
-            field.name: encoder.view
-            for field, encoder in zip(self.inputs, self.encoders, strict=True)
-        }
-        return {**views, self.label.name: View()}
+        views = {self.label.name: get_modality(self.label.modality).View()}
+        for field, encoder in zip(self.inputs, self.encoders, strict=True):
+            views[field.name] = cast(Encoder, encoder).view
+        return views
 
     def stages(self) -> list[Stage]:
         """One stage."""
@@ -143,9 +143,10 @@ class LateFusion(System):
             batch = hide_fields(batch, self.inputs, self.config.modality_dropout)
         vectors = []
         for field, encoder, absent in zip(self.inputs, self.encoders, self.absent, strict=True):
-            vector, present = embed_field(encoder, batch, field)
+            vector, present = embed_field(cast(Encoder, encoder), batch, field)
             vectors.append(torch.where(present[:, None], vector, absent))
-        return self.head(torch.cat(vectors, 1))
+        out: Tensor = self.head(torch.cat(vectors, 1))
+        return out
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """The loss of the rows that have a label."""
@@ -169,8 +170,11 @@ class LateFusion(System):
         """Probabilities of the classes, or numbers in their own unit."""
         logits = self.logits(batch).float()
         if self.label.modality == "number":
-            return logits.squeeze(1) * self.label.fitted["std"] + self.label.fitted["mean"]
-        return logits.sigmoid() if self.label.modality == "categories" else logits.softmax(1)
+            mean, deviation = self.label.fitted["mean"], self.label.fitted["std"]
+            return mean + deviation * logits.squeeze(1)
+        if self.label.modality == "categories":
+            return torch.sigmoid(logits)
+        return torch.softmax(logits, 1)
 
 
 def hide_fields(batch: Batch, fields: list[Field], rate: float) -> Batch:
