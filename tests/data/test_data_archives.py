@@ -62,8 +62,12 @@ def test_a_pattern_names_shards(tmp_path, picture):
     write_tar(tmp_path / "a-001.tar", shard(picture, 4, 4))
     write_tar(tmp_path / "b-000.tar", shard(picture, 8, 4))
     assert len(open_data(str(tmp_path / "a-*.tar"))) == 8
+    assert len(open_data(str(tmp_path / "b-{000..000}.tar"))) == 4
+    assert open_data(str(tmp_path / "a-{000..001}.tar")).keys(np.asarray([7])) == ["00007"]
     with pytest.raises(UserError, match="no file fits the pattern"):
         open_data(str(tmp_path / "c-*.tar"))
+    with pytest.raises(UserError, match=r"a-002.tar: no such file"):
+        open_data(str(tmp_path / "a-{000..002}.tar"))
 
 
 def test_entries_that_lead_elsewhere_are_refused(tmp_path, picture):

@@ -7,6 +7,7 @@ import pytest
 
 from sensorium.data import Missing, open_data, parse_missing
 from sensorium.data.dataset import Data
+from sensorium.data.sources import spread
 from sensorium.types import BadValue, Field, Schema, UserError
 
 
@@ -202,8 +203,16 @@ def test_texts_are_spread_over_the_training_rows(products):
     some = list(data.texts(4))
     assert len(some) == 4
     of_training = data.columns(["text"], data.rows("train"))["text"]
-    assert some[0] == of_training[0]
-    assert some[-1] == of_training[-1]
+    places = [of_training.index(text) for text in some]
+    assert [place // 8 for place in places] == [0, 1, 2, 3]
+
+
+def test_a_sample_sees_what_repeats_in_the_order_of_rows():
+    rows = spread(np.arange(100_000), 5000)
+    assert len(set(rows)) == 5000
+    assert (np.diff(rows) > 0).all()
+    for period in (2, 4, 20, 64):
+        assert np.bincount(rows % period).min() > 0.5 * 5000 / period
 
 
 class TestPlayground:

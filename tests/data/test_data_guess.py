@@ -127,6 +127,13 @@ def test_two_texts_and_a_number_to_predict(tmp_path):
     }
 
 
+def test_the_surest_name_is_the_label(tmp_path):
+    rows = [{"text": f"words {i}", "category": i % 3, "label": i % 2} for i in range(20)]
+    data = open_rows(tmp_path, rows)
+    assert data.schema["label"].role == "label"
+    assert data.schema["category"].role == "input"
+
+
 def test_boxes_of_the_picture(scans):
     rows = [
         {"image": f"scans/{i}.png", "bbox": [[5.0, 5, 3, 4], [1, 2, i + 3, 7]], "kind": ["a", "b"]}

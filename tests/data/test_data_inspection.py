@@ -69,7 +69,7 @@ def test_what_stops_training_is_a_note(tmp_path):
 
 def test_the_contact_sheet_shows_pictures_with_boxes(tmp_path):
     data = open_data("playground:scenes?train=20&validation=5&test=5")
-    contact_sheet(data, tmp_path / "new" / "sheet.png", num_rows=4)
+    contact_sheet(data, tmp_path / "new" / "sheet.png", num_rows=30)
     with PIL.Image.open(tmp_path / "new" / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
     row = data.source.row(0)

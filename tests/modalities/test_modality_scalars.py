@@ -13,7 +13,7 @@ def fitted(kind, values, **settings):
 def test_category_codes_are_sorted_names():
     kind = Category()
     field = fitted(kind, ["cat", "dog", None, "ant", "dog"])
-    assert field.fitted == {"classes": ["ant", "cat", "dog"]}
+    assert field.fitted == {"classes": ["ant", "cat", "dog"], "counts": [1, 1, 2]}
     codes = [kind.decode(raw, field, None) for raw in ("dog", " ant ")]
     values, mask = kind.collate(codes, field, None)
     assert values.tolist() == [2, 0]
@@ -36,6 +36,7 @@ def test_numbers_as_classes_are_sorted_by_size_and_shown_as_themselves():
 def test_order_of_classes_can_be_given():
     field = fitted(Category(), ["low", "high"], options={"classes": ["low", "middle", "high"]})
     assert Category().decode("high", field, None) == 2
+    assert field.fitted["counts"] == [1, 0, 1]
 
 
 def test_unseen_class_is_named_with_the_nearest():
@@ -56,7 +57,8 @@ def test_classes_of_boxes_are_aligned():
     assert kind.entries(["a", "b", "a"], field) == ["a", "b", "a"]
     with pytest.raises(BadValue, match=r"1 of 3 entries are empty.*'boxes'"):
         kind.entries(["a", None, "a"], field)
-    assert kind.fit(field, [["b"], ["a", None], ["a", "c"]]) == {"classes": ["a", "b", "c"]}
+    found = kind.fit(field, [["b"], ["a", None], ["a", "c"]])
+    assert found == {"classes": ["a", "b", "c"], "counts": [1, 1, 1]}
 
 
 def test_categories_are_multi_hot():

@@ -10,7 +10,7 @@ from sensorium.modalities.base import Modality, View, add_modality
 from sensorium.modalities.image import ImageView
 from sensorium.modalities.table import TableView
 from sensorium.modalities.text import TextView, Tokenizer
-from sensorium.nn.encoders import build_encoder, embed_field, encode_field, specs_of
+from sensorium.nn.encoders import Encoder, build_encoder, embed_field, encode_field, specs_of
 from sensorium.nn.encoders.audio import LogMel
 from sensorium.nn.encoders.image import ImageEncoder, Pixels
 from sensorium.nn.encoders.scalars import sine_positions, with_area
@@ -145,7 +145,7 @@ def test_what_is_padding_moves_nothing(modality):
 @pytest.mark.parametrize("modality", ALL)
 def test_every_entry_has_its_own_vectors_and_every_parameter_learns(modality):
     _, encoder, values, mask = make(modality)
-    tokens, real = encoder(values, mask)
+    tokens, _ = encoder(values, mask)
     assert not torch.allclose(tokens[0], tokens[1])
     weight = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(1))
     (tokens * weight).sum().backward()
@@ -160,12 +160,12 @@ def rows(values, mask, row, size, field):
     return Batch({field.name: entries}, [str(i) for i in range(size)], torch.arange(size))
 
 
-class Counting(nn.Module):
+class Counting(Encoder):
     """Notes how many entries an encoder was given."""
 
     def __init__(self, encoder):
-        super().__init__()
-        self.encoder, self.width, self.pooling = encoder, encoder.width, encoder.pooling
+        super().__init__(encoder.width, encoder.view)
+        self.encoder, self.pooling = encoder, encoder.pooling
         self.seen = []
 
     def forward(self, values, mask=None):
@@ -249,13 +249,9 @@ def test_bytes_are_normalised_by_hand():
 
 @pytest.mark.parametrize(("patch", "stem"), [(5, "patch"), (6, "conv")])
 def test_a_patch_that_does_not_fit_is_refused(patch, stem):
+    field, view = Field(name="image", modality="image"), ImageView(size=18)
     with pytest.raises(UserError, match="patch size"):
-        ImageEncoder(
-            Field(name="i", modality="image"), ImageView(size=18), 8, 1, 2, patch=patch, stem=stem
-        )
-        ImageEncoder(
-            Field(name="i", modality="image"), ImageView(size=16), 8, 1, 2, patch=patch, stem=stem
-        )
+        ImageEncoder(field, view, 8, 1, 2, patch=patch, stem=stem)
 
 
 def test_a_tone_lights_the_band_it_lies_in():
@@ -317,7 +313,7 @@ def test_a_modality_may_bring_its_encoder():
     add_modality(Own())
     field = Field(name="own", modality="own")
     encoder = build_encoder(field, width=4)
-    vectors, present = embed_field(encoder, rows(torch.eye(4)[:2], None, [0, 2], 3, field), field)
+    vectors, _ = embed_field(encoder, rows(torch.eye(4)[:2], None, [0, 2], 3, field), field)
     assert encoder.view.rate == 3 and vectors[2].tolist() == [0, 1, 0, 0]
 
 

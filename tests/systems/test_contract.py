@@ -91,7 +91,8 @@ def test_the_card_is_complete(name):
     assert card.modalities
     assert card.tasks
     assert f".systems.{card.family}." in get_system(name).__module__
-    assert get_system(name).Config.paper() != get_system(name).Config.nano()
+    if card.paper:  # a baseline without a paper has no published dimensions
+        assert get_system(name).Config.paper() != get_system(name).Config.nano()
 
 
 @each_case
@@ -120,7 +121,7 @@ def test_it_learns_eight_rows_by_heart(name, task):
     optimizer = build_optimizer(dict(system.named_parameters()), stage)
     set_learning_rate(optimizer, 1e-3)
     system.eval()
-    first = float(total(system, batch))
+    first = total(system, batch).item()
     for step in range(120):
         system.train()
         torch.manual_seed(step)
@@ -129,7 +130,7 @@ def test_it_learns_eight_rows_by_heart(name, task):
         loss.backward()
         optimizer.step()
     system.eval()
-    last = float(total(system, batch))
+    last = total(system, batch).item()
     assert last < 0.5 * first
 
 

@@ -23,13 +23,12 @@ from sensorium.data.decoding import (
     nothing,
 )
 from sensorium.data.missing import Missing, check_missing
-from sensorium.data.sources import Broken, Expanded, Rows, Source
+from sensorium.data.sources import Broken, Expanded, Rows, Source, chunked, spread
 from sensorium.data.tables import fingerprint
 from sensorium.modalities.base import Modality, View, get_modality, is_missing
 from sensorium.types import BadValue, Batch, Fault, Field, Sample, Schema, UserError
 from sensorium.types.names import did_you_mean
 
-_CHUNK = 1024
 _TABLE_ROWS = 200_000
 _PROBE_ROWS = 256
 
@@ -190,9 +189,9 @@ class Data:
         return self.source.origin(rows)
 
     def identities(self, name: str, rows: Rows) -> Int[NDArray[np.int64], "rows"]:
-        """An integer for each row, equal where a field's value is the same file, text or bytes.
+        """An integer for each row, equal where a field's value is the same file, text or content.
 
-        Values that are neither are the same in the rows of one original row.
+        Other values are the same in the rows of one original row.
         """
         entry = self.schema[name]
         origin = self.source.origin(rows).tolist()
@@ -200,10 +199,11 @@ class Data:
             return np.asarray(origin)
         column = entry.source_columns[0]
         cells = self.source.columns([column], rows)[column]
-        numbers = [
-            splitting.name_number(cell) if isinstance(cell, (str, bytes, Path)) and cell else row
-            for cell, row in zip(cells, origin, strict=True)
-        ]
+        numbers = []
+        for cell, row in zip(cells, origin, strict=True):
+            content = cell.tobytes() if isinstance(cell, np.ndarray) else cell
+            named = isinstance(content, (str, bytes, Path)) and content
+            numbers.append(splitting.name_number(content) if named else row)
         return np.asarray(numbers, dtype=np.int64)
 
     def columns(self, names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
@@ -367,15 +367,3 @@ def _names(schema: Schema, source: Source, rows: Rows) -> list[str]:
         return [str(row) for row in origin]
     cells = source.columns([schema.key], rows)[schema.key]
     return [str(row if is_missing(cell) else cell) for cell, row in zip(cells, origin, strict=True)]
-
-
-def spread(rows: Rows, limit: int) -> Rows:
-    """At most `limit` of the rows, evenly from first to last."""
-    if len(rows) <= limit:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
-
-
-def chunked(rows: Rows, size: int = _CHUNK) -> Iterator[Rows]:
-    """The rows in parts."""
-    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.data.sources import SPLIT_NAMES, Broken, Source
+from sensorium.data.sources import SPLIT_NAMES, Broken, Source, spread
 from sensorium.modalities.base import get_modality, is_missing, modality_names
 from sensorium.modalities.cells import column_kind
 from sensorium.types import Field, Schema
 
 _ROWS = 500
 
-# Names of columns by what they are for; compared in lower case, words joined by underscores.
-_NAMES: dict[str, frozenset[str]] = {
-    role: frozenset(names.split())
+# Names of columns by what they are for, the surest first; compared in lower case, words joined by
+# underscores.
+_NAMES: dict[str, tuple[str, ...]] = {
+    role: tuple(names.split())
     for role, names in {
         "split": "split fold_name subset partition",
-        "label": "label labels class classes target diagnosis category categories outcome cls y "
+        "label": "label labels target class classes cls y diagnosis outcome category categories "
         "sentiment genre species price rating score",
         "question": "question questions query_text",
         "answer": "answer answers response",
@@ -58,7 +59,7 @@ def guess_schema(source: Source) -> Guess:
     The same rows give the same guess.
     """
     columns = _look(source)
-    organising = _organising(columns)
+    organising = _organising(columns, source.key)
     fields = _fields(columns, organising)
     fields = _with_roles(fields, columns)
     reasons = {column.name: column.reason for column in columns.values() if column.reason}
@@ -89,7 +90,7 @@ def _plain(name: str) -> str:
 
 def _look(source: Source) -> dict[str, _Column]:
     """The columns of a sample of rows; those whose modality the source knows are not read."""
-    rows = np.unique(np.linspace(0, len(source) - 1, min(_ROWS, len(source))).astype(np.int64))
+    rows = spread(np.arange(len(source)), _ROWS)
     unknown = [name for name in source.column_names if name not in source.hints]
     cells = source.columns(unknown, rows)
     columns = {}
@@ -135,9 +136,9 @@ def _described(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _organising(columns: Mapping[str, _Column]) -> dict[str, str]:
-    """The columns for key, group, split and time."""
-    found: dict[str, str] = {}
+def _organising(columns: Mapping[str, _Column], key: str | None) -> dict[str, str]:
+    """The columns for key (if the source does not know it), group, split and time."""
+    found: dict[str, str] = {} if key is None else {"key": key}
 
     def take(setting: str, column: _Column, reason: str) -> None:
         found[setting] = column.name
@@ -322,6 +323,8 @@ def _with_roles(fields: list[Field], columns: Mapping[str, _Column]) -> list[Fie
         roles = {questions[0].name: "question", answers[0].name: "answer"}
         roles |= {entry.name: "group" for entry in used if called(entry, "kind")}
     labels = [entry for entry in used if called(entry, "label") and entry.modality != "text"]
+    names = _NAMES["label"]
+    labels.sort(key=lambda entry: names.index(_plain(entry.source_columns[0])))
     if labels and not roles:
         roles[labels[0].name] = "label"
     media = [e for e in used if get_modality(e.modality).suffixes and e.modality != "text"]

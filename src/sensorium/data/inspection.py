@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.data.dataset import Data, chunked, spread
+from sensorium.data.dataset import Data
 from sensorium.data.decoding import is_filled
-from sensorium.data.sources import Broken, Rows
+from sensorium.data.sources import Broken, Rows, chunked, spread
 from sensorium.modalities.base import get_modality
-from sensorium.types import Fault, Field, UserError
+from sensorium.types import BadValue, Fault, Field, UserError
 
 _LOOKED_AT = 1000
 _DECODED = 64
@@ -143,8 +143,10 @@ def _reports(data: Data, rows: Rows, num_bad: Mapping[str, int]) -> tuple[FieldR
                     continue
                 present[name] += 1
                 distinct[name].add(str(raw) if not isinstance(raw, bytes) else "")
-                if len(examples[name]) < _EXAMPLES and (shown := _shown(raw)) not in examples[name]:
-                    examples[name].append(shown)
+                if len(examples[name]) < _EXAMPLES:
+                    shown = _shown(_read(raw, data.schema[name]))
+                    if shown not in examples[name]:
+                        examples[name].append(shown)
     return tuple(
         FieldReport(
             name=entry.name,
@@ -160,6 +162,16 @@ def _reports(data: Data, rows: Rows, num_bad: Mapping[str, int]) -> tuple[FieldR
         )
         for entry in data.schema
     )
+
+
+def _read(raw: Any, entry: Field) -> Any:
+    """The content of a text file; anything else as it is."""
+    if not isinstance(raw, Path) or entry.modality != "text":
+        return raw
+    try:
+        return get_modality("text").show(raw, entry)
+    except BadValue as error:
+        return str(error)
 
 
 def _is_medium(entry: Field) -> bool:

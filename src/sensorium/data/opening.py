@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ def open_data(
 
     Args:
         where: a folder of media (with a metadata table, files of equal stem, or class folders); a
-            table; a `.tar`, a folder of them or a pattern such as `shards/*.tar` (WebDataset); a
-            folder that `datasets` saved; `hub:NAME[:CONFIG]`; `playground:VIEW?objects=2`.
+            table; a `.tar`, a folder of them or a pattern such as `shards/*.tar` or
+            `shards/{000..099}.tar` (WebDataset); a folder that `datasets` saved;
+            `hub:NAME[:CONFIG]`; `playground:VIEW?objects=2`.
         schema: a schema, its file, or its content; guessed from the rows if None.
         split: `column:NAME`, `share:0.8,0.1,0.1`, `group:COLUMN`, `time:COLUMN` or `folds:K:I`; if
             None, as the data say, else by share.
@@ -95,6 +97,14 @@ def open_source(where: str | Path, cache: Path | None = None) -> Source:
         return _open_folder(path, cache)
     if path.is_file():
         return _open_files([path], cache)
+    if numbered := re.fullmatch(r"([^{}]*)\{(\d+)\.\.(\d+)\}([^{}]*)", str(path)):
+        before, first, last, after = numbered.groups()
+        numbers = range(int(first), int(last) + 1)
+        found = [Path(f"{before}{number:0{len(first)}}{after}") for number in numbers]
+        for file in found:
+            if not file.is_file():
+                raise folders.no_such_path(file)
+        return _open_files(found, cache)
     if glob.has_magic(text):
         # As the shell does, from any folder; `Path.glob` starts from one that must be named.
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207

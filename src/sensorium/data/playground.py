@@ -19,7 +19,7 @@ class PlaygroundSource(Source):
         reference: `VIEW` or `VIEW?objects=2&pictures=200`.
     """
 
-    most_scanned = 5_000  # a row must be drawn to be read
+    most_scanned = 2_000  # a row must be drawn to be read
 
     def __init__(self, reference: str) -> None:
         name, _, parameters = reference.partition("?")
@@ -29,7 +29,10 @@ class PlaygroundSource(Source):
             name, str(self._view.version), json.dumps(self._view.parameters, sort_keys=True)
         )
         self.column_names = tuple(self._view[0])
-        self.schema = Schema(fields=tuple(Field(**field) for field in self._view.fields))
+        self.schema = Schema(
+            fields=tuple(Field(**field) for field in self._view.fields),
+            group="group" if "group" in self.column_names else None,
+        )
 
     def __len__(self) -> int:
         return len(self._view)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sensorium.data.dataset import Data, spread
-from sensorium.data.sources import Broken
-from sensorium.modalities.base import View, get_modality
+from sensorium.data.dataset import Data
+from sensorium.data.sources import Broken, Rows, spread
+from sensorium.modalities.base import View, get_modality, is_missing
 from sensorium.modalities.image import ImageView
 from sensorium.types import Fault, Field, Sample, UserError
 
@@ -30,9 +30,10 @@ def contact_sheet(data: Data, path: Path, num_rows: int = 12) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    rows = spread(data.rows("all"), num_rows)
     fields = [entry for entry in data.schema if entry.role != "ignore"]
-    media = [entry for entry in fields if get_modality(entry.modality).cached][:1]
+    media = [entry for entry in fields if get_modality(entry.modality).cached]
+    media.sort(key=lambda entry: entry.modality != "image")
+    rows = _telling_rows(data, media[:1], num_rows)
     boxes = [f for f in fields if media and f.modality == "boxes" and f.of == media[0].name][:1]
     views: dict[str, View] = {entry.name: _view(entry) for entry in (*media, *boxes)}
     others = [entry for entry in fields if entry.modality != "spans" and entry.of is None]
@@ -53,7 +54,7 @@ def contact_sheet(data: Data, path: Path, num_rows: int = 12) -> None:
         top = _MARGIN + place // _COLUMNS * height
         samples, faults = data.read(np.asarray([row]), views)
         if media:
-            card = _card(samples, faults, media[0], boxes)
+            card = _card(samples, faults, media, boxes)
             sheet.paste(card, (left, top))
         draw, below = ImageDraw.Draw(sheet), top + picture_side + 4
         key = data.keys(np.asarray([row]))[0]
@@ -67,6 +68,16 @@ def contact_sheet(data: Data, path: Path, num_rows: int = 12) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def _telling_rows(data: Data, media: list[Field], num_rows: int) -> Rows:
+    """Rows from all over the data, preferably with a picture where some have none."""
+    rows = spread(data.rows("all"), 16 * num_rows)
+    if media:
+        raws = data.raw([media[0].name], rows)[media[0].name]
+        with_it = rows[[not is_missing(raw) for raw in raws]]
+        rows = with_it if len(with_it) else rows
+    return spread(rows, num_rows)
+
+
 def _view(entry: Field) -> View:
     if entry.modality == "image":
         return ImageView(size=_SIDE, fit="pad")
@@ -74,9 +85,9 @@ def _view(entry: Field) -> View:
 
 
 def _card(
-    samples: list[Sample], faults: list[Fault], media: Field, boxes: list[Field]
+    samples: list[Sample], faults: list[Fault], media: list[Field], boxes: list[Field]
 ) -> Image.Image:
-    """The picture of a row, with its boxes; what is wrong with it, or that there is none."""
+    """The first medium of a row, with its boxes; what is wrong with it, or that there is none."""
     card = Image.new("RGB", (_SIDE, _SIDE), "#f1f2f4")
     draw = ImageDraw.Draw(card)
     if faults:
@@ -85,10 +96,11 @@ def _card(
             draw.text((8, 8 + number * _LINE), line, _RED, font=_font())
         return card
     values = samples[0].values
-    if media.name not in values:
-        draw.text((8, 8), f"no {media.name}", _PALE, font=_font())
+    medium = next((entry for entry in media if entry.name in values), None)
+    if medium is None:
+        draw.text((8, 8), f"no {media[0].name}", _PALE, font=_font())
         return card
-    shown = get_modality(media.modality).show(values[media.name][0], media)
+    shown = get_modality(medium.modality).show(values[medium.name][0], medium)
     shown = shown.convert("RGB")
     shown.thumbnail((_SIDE, _SIDE))
     card.paste(shown, ((_SIDE - shown.width) // 2, (_SIDE - shown.height) // 2))
@@ -96,8 +108,8 @@ def _card(
         for number, box in enumerate(values.get(field.name, ())):
             corners = [float(share) * (_SIDE - 1) for share in box]
             draw.rectangle(corners, outline=_BOX_COLOURS[number % len(_BOX_COLOURS)], width=2)
-    if len(values[media.name]) > 1:
-        draw.text((8, 8), f"1 of {len(values[media.name])}", _RED, font=_font())
+    if len(values[medium.name]) > 1:
+        draw.text((8, 8), f"1 of {len(values[medium.name])}", _RED, font=_font())
     return card
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sensorium.types import Fault, Schema, UserError
+from sensorium.types import Fault, Schema, UserError, draws
 
 Rows = NDArray[np.int64]
 
@@ -262,6 +262,23 @@ def locate(root: Path | None, text: str) -> Path | Broken:
 @lru_cache
 def _real(root: Path) -> str:
     return os.path.realpath(root)
+
+
+def spread(rows: Rows, limit: int) -> Rows:
+    """At most `limit` of the rows, ascending: one at random of each of as many equal parts.
+
+    Not every n-th row: what repeats in the order of rows would be seen in part only.
+    """
+    if len(rows) <= limit:
+        return rows
+    bounds = np.arange(limit + 1) * len(rows) // limit
+    within = draws.uniform("spread", np.arange(limit)) * np.diff(bounds)
+    return rows[bounds[:-1] + within.astype(np.int64)]
+
+
+def chunked(rows: Rows, size: int = 1024) -> Iterator[Rows]:
+    """The rows in parts."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def parse_parameters(text: str) -> dict[str, Any]:

@@ -43,16 +43,17 @@ class _Classes(Modality):
         self._codes: dict[int, tuple[list[str], dict[str, int]]] = {}
 
     def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
-        """The classes that occur, or the option `classes` if the order of codes matters."""
-        if "classes" in field.options:
-            return {"classes": [to_class(name) for name in field.options["classes"]]}
-        found: set[str] = set()
+        """The classes that occur, or the option `classes`, and how often each does."""
+        found: Counter[str] = Counter()
         for raw in values:
             try:
                 found.update(self._names(raw, field))
             except BadValue:  # the row will be set aside when it is loaded
                 continue
-        return {"classes": sorted(found, key=_natural)}
+        classes = sorted(found, key=_natural)
+        if "classes" in field.options:
+            classes = [to_class(name) for name in field.options["classes"]]
+        return {"classes": classes, "counts": [found[name] for name in classes]}
 
     def _names(self, raw: Any, field: Field) -> list[str]:
         raise NotImplementedError

@@ -177,7 +177,7 @@ class PretrainedImage(Pretrained):
 
     def forward(
         self,
-        values: UInt8[Tensor, "entries height width 3"],
+        values: UInt8[Tensor, "entries rows columns 3"],
         mask: Bool[Tensor, "entries length"] | None = None,
     ) -> Encoded:
         """One vector for each patch, after those of class tokens."""

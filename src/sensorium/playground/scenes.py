@@ -29,7 +29,12 @@ class Scenes(PlaygroundView):
             {"name": "image", "modality": "image", "role": "query"},
             {"name": "caption", "modality": "text", "role": "target"},
             {"name": "boxes", "modality": "boxes", "of": "image"},
-            {"name": "phrases", "modality": "spans", "of": "caption"},
+            {
+                "name": "phrases",
+                "modality": "spans",
+                "of": "caption",
+                "options": {"names": "boxes"},
+            },
         ]
 
     def scene(self, index: int) -> Scene:

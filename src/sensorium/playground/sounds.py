@@ -31,7 +31,7 @@ class Sounds(PlaygroundView):
         return [
             {"name": "image", "modality": "image", "role": "query"},
             {"name": "sound", "modality": "audio", "role": "target"},
-            {"name": "caption", "modality": "text", "role": "target"},
+            {"name": "caption", "modality": "text", "role": "input"},
         ]
 
     def scene(self, index: int) -> Scene:

@@ -113,6 +113,7 @@ def curve_plot(curves: Sequence[Curve], stages: Mapping[int, str]) -> str:
         curves: of one loss, for one or several seeds.
         stages: the step at which each stage after the first begins, with its name.
     """
+    from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
         for curve in curves:
@@ -124,7 +125,8 @@ def curve_plot(curves: Sequence[Curve], stages: Mapping[int, str]) -> str:
         for step, name in stages.items():
             axes.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
             _annotate(axes, name, (step, 1), (3, -8), ("data", "axes fraction"), color=MUTED)
-        axes.locator_params(nbins=5)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("step", fontsize=8)
 
     return _drawn(3.5, 2.1, draw)

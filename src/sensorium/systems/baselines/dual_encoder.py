@@ -9,8 +9,8 @@ than those of any other combination in the batch: CLIP (Radford et al., 2021, ar
 `loss=info_nce`, SigLIP (Zhai et al., 2023, arXiv 2303.15343) for `loss=sigmoid`.
 
 `paper()` is CLIP ViT-B/16, layer for layer; `from_clip` takes published weights. The nano size differs
-where little data and a short training ask for it: images pass a small convolutional stem, all tokens
-see each other, and their mean is the vector of a sequence.
+where little data and a short training ask for it: images pass a small convolutional stem, all words
+see each other, and a sequence becomes the mean of its words or the maximum of its patches.
 
 A row that lacks a side takes no part in the loss, and its vector of that side is NaN. Rows whose
 query or target is the same as another's are not that one's negatives.
@@ -18,7 +18,6 @@ query or target is the same as another's are not that one's negatives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -36,6 +35,7 @@ from sensorium.nn.pooling import Pooling
 from sensorium.objectives.contrastive import Duplicates, Temperature, info_nce, sigmoid_loss
 from sensorium.objectives.duplicates import content_ids
 from sensorium.systems.base import System, SystemConfig, register
+from sensorium.systems.baselines.clip_weights import convert, read_clip
 from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 
@@ -107,7 +107,7 @@ class DualEncoder(System):
         max_tokens: int = 64
         clip: bool = False
         activation: str = "gelu"
-        pooling: Literal["auto", "mean", "first", "last"] = "auto"
+        pooling: Pooling | Literal["auto"] = "auto"
         loss: Literal["info_nce", "sigmoid"] = "info_nce"
         duplicates: Duplicates = "ignored"
 
@@ -133,7 +133,6 @@ class DualEncoder(System):
 
     def __init__(self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(config, schema, tokenizer)
-        self.fields = {side: _side(config, schema, side) for side in SIDES}
         fields = [_side(config, schema, side) for side in SIDES]
         specs = specs_of(fields, config.encoder)
         self.query, self.target = (
@@ -146,11 +145,7 @@ class DualEncoder(System):
     def check(cls, schema: Schema) -> None:
         """It needs a query and a target."""
         for side in SIDES:
-            if not schema.find(role=side):
-                raise UserError(
-                    f"dual-encoder: no field has the role '{side}'; give it to one of "
-                    f"{', '.join(schema.names)}"
-                )
+            _with_role(schema, side)
 
     def encoder(self, field: Field, spec: str | None) -> Encoder:
         """The tower of one side."""
@@ -221,37 +216,18 @@ class DualEncoder(System):
             name: of the model on the hub, or a folder in the same layout.
             schema: with an image and a text as query and target, either way round.
         """
-        from transformers import CLIPModel
-
-        clip = CLIPModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-        image, text = clip.config.vision_config, clip.config.text_config
-        config = cls.Config(
-            tokenizer=f"hf:{name}",
-            width=image.hidden_size,
-            depth=image.num_hidden_layers,
-            heads=image.num_attention_heads,
-            text_width=text.hidden_size,
-            text_depth=text.num_hidden_layers,
-            text_heads=text.num_attention_heads,
-            embed_dim=clip.config.projection_dim,
-            image_size=image.image_size,
-            patch=image.patch_size,
-            max_tokens=text.max_position_embeddings,
-            clip=True,
-            activation=image.hidden_act,
-        )
-        system = cls(config, schema, Tokenizer.from_hub(name))
-        image_side = "query" if system.query.field.modality == "image" else "target"
-        system.load_state_dict(convert(clip.state_dict(), image_side))
+        settings, weights = read_clip(name)
+        system = cls(cls.Config(**settings), schema, Tokenizer.from_hub(name))
+        image = "query" if system.query.field.modality == "image" else "target"
+        system.load_state_dict(convert(weights, image))
         return system
 
 
 def _side(config: DualEncoder.Config, schema: Schema, side: str) -> Field:
-    name = getattr(config, side)
+    name = config.query if side == "query" else config.target
     if name:
         return schema[name]
-    DualEncoder.check(schema)
-    found = schema.find(role=side)
+    found = _with_role(schema, side)
     if len(found) > 1:
         names = ", ".join(field.name for field in found)
         raise UserError(
@@ -261,48 +237,11 @@ def _side(config: DualEncoder.Config, schema: Schema, side: str) -> Field:
     return found[0]
 
 
-_TOP = {
-    "logit_scale": "temperature.log_scale",
-    "visual_projection.weight": "{image}.head.weight",
-    "text_projection.weight": "{text}.head.weight",
-    "vision_model.embeddings.class_embedding": "{image}.encoder.class_token",
-    "vision_model.embeddings.patch_embedding.weight": "{image}.encoder.stem.weight",
-    "vision_model.embeddings.position_embedding.weight": "{image}.encoder.positions",
-    "vision_model.pre_layrnorm": "{image}.encoder.norm_before",
-    "vision_model.post_layernorm": "{image}.encoder.norm",
-    "vision_model.encoder.layers": "{image}.encoder.layers",
-    "text_model.embeddings.token_embedding.weight": "{text}.encoder.embedding.words.weight",
-    "text_model.embeddings.position_embedding.weight": "{text}.encoder.embedding.positions.weight",
-    "text_model.final_layer_norm": "{text}.encoder.norm",
-    "text_model.encoder.layers": "{text}.encoder.layers",
-}
-_INNER = {
-    "self_attn.q_proj": "attention.query",
-    "self_attn.k_proj": "attention.key",
-    "self_attn.v_proj": "attention.value",
-    "self_attn.out_proj": "attention.output",
-    "layer_norm1": "attention_norm",
-    "layer_norm2": "feed_forward_norm",
-    "mlp.fc1": "feed_forward.0",
-    "mlp.fc2": "feed_forward.2",
-}
-
-
-def convert(weights: Mapping[str, Tensor], image: str = "query") -> dict[str, Tensor]:
-    """The weights of a `transformers` CLIPModel under the names they have here.
-
-    Args:
-        weights: its state dict.
-        image: the side that is the image; the text is the other.
-    """
-    sides = {"image": image, "text": SIDES[1 - SIDES.index(image)]}
-    names = {old: new.format(**sides) for old, new in _TOP.items()} | _INNER
-    renamed = {}
-    for key, tensor in weights.items():
-        if key.endswith("position_ids"):
-            continue  # the numbers from 0 on, which older files hold
-        name = key
-        for old, new in names.items():
-            name = name.replace(old, new)
-        renamed[name] = tensor
-    return renamed
+def _with_role(schema: Schema, side: str) -> list[Field]:
+    found = schema.find(role=side)
+    if not found:
+        raise UserError(
+            f"dual-encoder: no field has the role '{side}'; give it to one of "
+            f"{', '.join(schema.names)}"
+        )
+    return found

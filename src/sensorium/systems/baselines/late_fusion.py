@@ -170,7 +170,7 @@ class LateFusion(System):
         """Probabilities of the classes, or numbers in their own unit."""
         logits = self.logits(batch).float()
         if self.label.modality == "number":
-            mean, deviation = self.label.fitted["mean"], self.label.fitted["std"]
+            mean, deviation = float(self.label.fitted["mean"]), float(self.label.fitted["std"])
             return mean + deviation * logits.squeeze(1)
         if self.label.modality == "categories":
             return torch.sigmoid(logits)
@@ -180,6 +180,8 @@ class LateFusion(System):
 def hide_fields(batch: Batch, fields: list[Field], rate: float) -> Batch:
     """Take fields away from rows at random, but never the last one a row has."""
     names = [field.name for field in fields if field.name in batch]
+    if not names:
+        return batch
     draw = batch.uniform("modality dropout", len(names))
     present = torch.stack([batch.present(name) for name in names], 1)
     draw = torch.where(present, draw, -1.0)
