@@ -222,7 +222,8 @@ def test_inspect_shows_rows_fields_duplicates_and_what_is_broken(shop, tmp_path)
     assert "image: 1 row of test also in train, for example 1.png and 39.png" in outcome.out
     assert "38.png is empty" in outcome.out
     assert "sensorium compare --data" in outcome.out
-    assert PIL.Image.open(tmp_path / "contact-sheet.png").width > 100
+    with PIL.Image.open(tmp_path / "contact-sheet.png") as sheet:
+        assert sheet.width > 100
     assert sorted(path.name for path in shop.iterdir()) == before
 
 
@@ -272,19 +273,27 @@ def _scores(text):
     return [line for line in text.splitlines() if "[" in line]
 
 
-def test_predict_takes_rows_without_the_label(classifier, shop, tmp_path):
+def test_predict_takes_rows_without_the_label_and_names_those_it_cannot(classifier, shop, tmp_path):
     folder, *_ = classifier
     out = tmp_path / "new" / "predictions.parquet"
+    lines = (shop / "metadata.csv").read_text().splitlines()
+    new = [",".join(line.split(",")[:3]) for line in (lines[0], lines[1], lines[39], lines[2])]
+    for name in ("0.png", "1.png", "38.png"):
+        (tmp_path / name).write_bytes((shop / name).read_bytes())
     rows = tmp_path / "rows.csv"
-    lines = (shop / "metadata.csv").read_text().splitlines()[1:4]
-    new = [",".join([f"{shop}/{line.split(',')[0]}", *line.split(",")[1:3]]) for line in lines]
-    rows.write_text("\n".join(["file_name,caption,price", *new]) + "\n")
+    rows.write_text("\n".join(new) + "\n")
     shown = run("predict", folder, rows, "--out", out)
     assert shown.code == 0, shown.err
+    assert f"Wrote {out}: 2 rows with key, prediction, probabilities" in shown.out
+    assert "1 row could not be used. The first is row '38.png'" in shown.err
     table = pq.read_table(out)
-    assert f"Wrote {out}: 3 rows with key, prediction, probabilities" in shown.out
+    assert table["key"].to_pylist() == ["0.png", "1.png"]
     assert set(table["prediction"].to_pylist()) <= {"d", "l"}
     assert np.allclose([sum(row) for row in table["probabilities"].to_pylist()], 1, atol=1e-5)
+    rows.write_text("\n".join([new[0], new[2]]) + "\n")
+    out.unlink()
+    none = run("predict", folder, rows, "--out", out)
+    assert none.code == 2 and "1 row could not be used" in none.err and not out.exists()
 
 
 def test_retrieval_goes_to_a_folder_named_after_system_and_data(embedder):

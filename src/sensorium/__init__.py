@@ -27,7 +27,7 @@ _WHERE = {
     "train": ("sensorium.training.run", "train"),
     "load": ("sensorium.training.run", "load"),
     "evaluate": ("sensorium.training.run", "evaluate"),
-    "compare": ("sensorium.compare", "compare"),
+    "compare": ("sensorium.comparison", "compare"),
     "list_systems": ("sensorium.systems.registry", "list_systems"),
     "get_system": ("sensorium.systems.registry", "get_system"),
     "register": ("sensorium.systems.base", "register"),
@@ -44,7 +44,7 @@ _WHERE = {
 }
 
 if TYPE_CHECKING:
-    from sensorium.compare import compare as compare
+    from sensorium.comparison import compare as compare
     from sensorium.data import inspect_data as inspect  # noqa: F401
     from sensorium.data import open_data as open  # noqa: F401
     from sensorium.systems.base import System as System

@@ -30,7 +30,7 @@ from sensorium.cli.options import (
 from sensorium.cli.progress import TrainingProgress
 
 if TYPE_CHECKING:
-    from sensorium.compare import Comparison
+    from sensorium.comparison import Comparison
 
 # What `demo` compares: name of the part, data, task, systems, budget of each run.
 DEMO = (
@@ -82,7 +82,7 @@ def compare(
 
     Example: sensorium compare dual-encoder interbert --data products/ --budget 2m --seeds 3
     """
-    from sensorium.compare import compare as compare_systems
+    from sensorium.comparison import compare as compare_systems
 
     of_system, of_training = read_settings(settings)
     folder = out or Path("runs") / f"compare-{short_name(data)}"
@@ -113,7 +113,7 @@ def compare(
         raise typer.Exit(1)
     next_steps(
         ("Score the best run on other rows.", f"sensorium evaluate {folder / 'best'} --data ROWS"),
-        ("Give more time or seeds.", "the same command with --budget 10m --seeds 3"),
+        ("Repeat with more seeds; what is finished is kept.", "the same command with --seeds 3"),
     )
 
 
@@ -150,7 +150,7 @@ def demo(
 
     Example: sensorium demo
     """
-    from sensorium.compare import compare as compare_systems
+    from sensorium.comparison import compare as compare_systems
     from sensorium.data import open_data
     from sensorium.report.html import write_combined_report
 

@@ -36,6 +36,9 @@ from sensorium.cli.progress import TrainingProgress
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sensorium.data import Data
+    from sensorium.training.run import Run
+
 
 def train(
     system: Annotated[
@@ -169,7 +172,9 @@ def predict(
     from sensorium.training.run import load
 
     _check_file(out)
-    _write(load(run, _name(device)).predict(data), out)
+    loaded = load(run, _name(device))
+    rows = loaded.rows_of(data)
+    _write(loaded.predict(rows), out, loaded, rows)
 
 
 def embed(
@@ -194,7 +199,9 @@ def embed(
     from sensorium.training.run import load
 
     _check_file(out)
-    _write(load(run, _name(device)).embed(data, field), out)
+    loaded = load(run, _name(device))
+    rows = loaded.rows_of(data)
+    _write(loaded.embed(rows, field), out, loaded, rows)
 
 
 def _name(device: Device | None) -> str | None:
@@ -210,12 +217,29 @@ def _check_file(path: Path) -> None:
     RunFolder(path.parent).create()
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _write(table: pa.Table, path: Path, run: Run, rows: Data) -> None:
+    """Write a table, and say which rows are not in it."""
     import pyarrow.parquet as pq
 
     from sensorium.report.numbers import plural
     from sensorium.training.files import write_aside
+    from sensorium.types.errors import UserError
 
+    num_lost = len(rows) - table.num_rows
+    if num_lost:
+        lost = f"{plural(num_lost, 'row')} could not be used. {_reason(table, run, rows)}"
+        if not table.num_rows:
+            raise UserError(lost)
+        tell(lost, "yellow")
     write_aside(path, lambda aside: pq.write_table(table, aside))
     columns = ", ".join(table.column_names)
     show(f"Wrote {path}: {plural(table.num_rows, 'row')} with {columns}")
+
+
+def _reason(table: pa.Table, run: Run, rows: Data) -> str:
+    """Why the first row that is not in a table isn't."""
+    every = rows.rows("all")
+    used = set(table["key"].to_pylist())
+    place = next(at for at, key in enumerate(rows.keys(every)) if key not in used)
+    fault = rows.read(every[place : place + 1], run.system.views())[1][0]
+    return f"The first is row '{fault.key}': {fault.reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._now: tuple[str, str] | None = None
         self._bar: Any = None
         self._begun = (0, 0.0)
-        self._said = -_SECONDS_BETWEEN_LINES
+        self._said = -math.inf
 
     def __enter__(self) -> TrainingProgress:
         if self._bars is not None:

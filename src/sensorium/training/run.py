@@ -214,6 +214,7 @@ def train(
     folder = RunFolder(out)
     system_class = get_system(system) if isinstance(system, str) else system
     options = build_options(options)
+    amount = Budget.parse(budget)
     opened = data if isinstance(data, Data) else open_data(data)
     chosen = get_task(task or guess_task(opened.schema, target))
     opened = opened.with_schema(chosen.assign(opened.schema, target))
@@ -262,7 +263,7 @@ def train(
             system=built,
             data=opened,
             folder=folder,
-            budget=Budget.parse(budget),
+            budget=amount,
             seed=seed,
             options=options,
             device=device,

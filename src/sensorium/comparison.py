@@ -34,6 +34,7 @@ from sensorium.tasks import Retrieval, get_task, guess_task
 from sensorium.tasks.intervals import Metric, mean_over_seeds, paired_bootstrap, paired_difference
 from sensorium.tasks.metrics import lower_is_better
 from sensorium.tasks.retrieval import PAIR_POOL, PAIR_ROWS
+from sensorium.training.budget import Budget
 from sensorium.training.files import read_tensors, write_json
 from sensorium.training.folder import RunFolder
 from sensorium.training.options import TrainingOptions
@@ -138,6 +139,7 @@ def compare(
         UserError: no system applies, or what was asked for does not fit. A system that fails later
             is a row with its error.
     """
+    Budget.parse(budget)
     folder = Path(out)
     RunFolder(folder).create()
     opened = data if isinstance(data, Data) else open_data(data)
@@ -222,7 +224,7 @@ def run_cell(cell: Cell, report: Report) -> str | None:
     """Train and score in a process of its own; the error if that fails."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     write_json(cell.spec_file, cell.spec)
-    command = [sys.executable, "-m", "sensorium.compare", str(cell.spec_file)]
+    command = [sys.executable, "-m", "sensorium.comparison", str(cell.spec_file)]
     message = None
     with (
         cell.log_file.open("w") as log,
