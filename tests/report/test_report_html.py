@@ -120,7 +120,7 @@ def test_names_are_text_in_plots_too(comparison, retrieval_data):
 
 def test_a_comparison_says_what_was_compared_and_what_came_out(page):
     text = page.text
-    assert "dual-encoder, interbert and MySystem: retrieval on" in text
+    assert "dual-encoder, interbert and MySystem: retrieval on products" in text
     assert "dual-encoder is ahead with R@1 0.810 [0.760, 0.860] in pools of 50" in text
     assert "dual-encoder − interbert +0.120 [0.050, 0.190] R@1, over rows" in text
     assert "100s for each run" in text
@@ -128,6 +128,15 @@ def test_a_comparison_says_what_was_compared_and_what_came_out(page):
     assert "late-fusion is not made for retrieval" in text
     assert "--seeds 3" in text
     assert "sensorium embed" in text and "sensorium predict" not in text
+
+
+def test_a_page_says_how_rows_were_split_and_what_was_hidden(classification_run):
+    file = classification_run / "run.json"
+    info = json.loads(file.read_text())
+    info["data"] |= {"split": "group:label", "missing": ["image:0.3"]}
+    file.write_text(json.dumps(info))
+    text = Page(write_run_report(classification_run).read_text()).text
+    assert "split group:label" in text and "hidden image:0.3" in text
 
 
 def test_each_loss_of_each_system_has_its_curve(page, comparison):

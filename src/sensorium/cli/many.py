@@ -194,10 +194,11 @@ def _schema(result: Comparison) -> Any:
 def _show_comparison(result: Comparison) -> None:
     from rich.text import Text
 
+    from sensorium.report.numbers import data_name
     from sensorium.report.terminal import comparison_table
 
     row = result.rows[0]
-    show(Text(f"{row['task']} on {row['data']}", style="bold"))
+    show(Text(f"{row['task']} on {data_name(row['data'])}", style="bold"))
     show(comparison_table(result.rows, result.summary))
 
 

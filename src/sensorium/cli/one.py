@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -237,9 +238,10 @@ def _write(table: pa.Table, path: Path, run: Run, rows: Data) -> None:
 
 
 def _reason(table: pa.Table, run: Run, rows: Data) -> str:
-    """Why the first row that is not in a table isn't."""
+    """Why a row that is not in a table isn't."""
     every = rows.rows("all")
-    used = set(table["key"].to_pylist())
-    place = next(at for at, key in enumerate(rows.keys(every)) if key not in used)
-    fault = rows.read(every[place : place + 1], run.system.views())[1][0]
+    keys = rows.keys(every)
+    missing = next(iter(Counter(keys) - Counter(table["key"].to_pylist())))
+    suspects = every[[key == missing for key in keys]]  # several, if the key repeats
+    fault = rows.read(suspects, run.system.views())[1][0]
     return f"The first is row '{fault.key}': {fault.reason}"

@@ -122,6 +122,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def data_name(where: str) -> str:
+    """What data are called: the last part of a path, all of another address."""
+    return where if ":" in where else where.rstrip("/").rsplit("/", 1)[-1]
+
+
 def cost_cells(cost: Mapping[str, Any]) -> dict[str, str]:
     """The costs of a system, by the heading they go under."""
     return {

@@ -105,10 +105,11 @@ def comparison_view(folder: Path, data: Data | None) -> View:
     named = list(dict.fromkeys(row["system"] for row in rows))
     task = rows[0]["task"] if rows else ""
     where = rows[0]["data"] if rows else ""
-    view = View(title=f"{_listed(named)}: {task} on {where}")
+    view = View(title=f"{_listed(named)}: {task} on {numbers.data_name(where)}")
     seeds = {row["seed"] for row in rows}
     view.facts = _facts(
         data=where,
+        **_recipe(spec.get("data", {})),
         task=task,
         budget=f"{spec['budget']} for each run" if spec else None,
         size=spec.get("size"),
@@ -130,7 +131,7 @@ def comparison_view(folder: Path, data: Data | None) -> View:
     ]
     if systems:
         metric = summary["main_metric"]
-        view.table = _score_grid(systems, metric, summary["best"])
+        view.table = _score_grid(systems, metric, summary["best"], summary.get("pool"))
         view.every_metric = _metric_grid(
             {name: s["metrics"] for name, s in systems.items()}, metric
         )
@@ -162,11 +163,13 @@ def run_view(folder: Path, data: Data | None) -> View:
     """
     run = RunFolder(folder)
     info = run.read_run()
-    view = View(title=f"{info['system']}: {info['task']} on {info['data']['where']}")
+    name = numbers.data_name(info["data"]["where"])
+    view = View(title=f"{info['system']}: {info['task']} on {name}")
     cost = info.get("cost", {})
     cells = numbers.cost_cells(cost)
     view.facts = _facts(
         data=info["data"]["where"],
+        **_recipe(info["data"]),
         task=info["task"],
         target=info["target"],
         size=info["size"],
@@ -216,6 +219,12 @@ def _facts(**facts: Any) -> list[tuple[str, str]]:
     ]
 
 
+def _recipe(recipe: Entry) -> dict[str, str]:
+    """How the rows were split and what was hidden, where that was asked for."""
+    asked = {"split": recipe.get("split"), "hidden": ", ".join(recipe.get("missing", ()))}
+    return {name: value for name, value in asked.items() if value}
+
+
 def _verdict(summary: Entry) -> str:
     best, key = summary["best"], summary["main_metric"]
     metric = summary["systems"][best]["metrics"][key]
@@ -236,7 +245,9 @@ def _difference(entry: Entry) -> tuple[str, str, bool]:
     return f"{entry['of']} − {entry['from']}", text, numbers.is_clear(entry)
 
 
-def _score_grid(systems: Mapping[str, Entry], metric: str, best: str | None) -> Grid:
+def _score_grid(
+    systems: Mapping[str, Entry], metric: str, best: str | None, pool: int | None
+) -> Grid:
     """The main metric with its interval, the same in its parts, other metrics, and costs."""
     keys = dict.fromkeys(key for entry in systems.values() for key in entry["metrics"])
     parts = [key for key in keys if numbers.is_part(key, metric)]
@@ -244,6 +255,8 @@ def _score_grid(systems: Mapping[str, Entry], metric: str, best: str | None) -> 
     chosen = [metric, *parts, *others[:MOST_OTHERS]]
     costs = {name: numbers.cost_cells(entry["cost"]) for name, entry in systems.items()}
     headings = [numbers.metric_label(key) for key in chosen]
+    if pool:
+        headings[0] = (headings[0][0], f"pool {pool}")
     headings += [(name, "") for name in next(iter(costs.values()))]
     lines = []
     for name, entry in systems.items():
