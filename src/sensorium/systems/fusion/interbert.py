@@ -10,27 +10,27 @@ since a neighbour would give a single one away. Regions that are hidden become z
 taken, and their boxes stay. Layers are post-norm; class 0 of the match head means "match".
 
 Differs from the release (github.com/black4321/InterBERT), deliberately:
+- Its regions come from a detector that was trained beforehand on labelled boxes, and kept. Here, where
+  the schema has boxes with classes, a short first stage trains a small one on them, and keeps it; the
+  classes, smoothed by 0.1, stand for its distribution. Without classes the region network is trained
+  along, and what is hidden is regressed (the release's switch); without boxes, regions are a grid.
 - A span begins at each word with probability 0.1 and holds one to three (the paper's policy);
   `spans="single"` is the release's one span for a caption, here for captions of any length. Words are
   word pieces in both.
-- Regions are crops of the picture through a small network trained along, at the user's boxes or a
-  grid. Features of a fixed detector are taken instead if the image field is of a modality `regions`.
-- Region targets are the user's classes of boxes, smoothed by 0.1 in place of a detector's
-  distribution; without classes the hidden features themselves are regressed (the release's switch).
 - Overlap is computed without the release's extra pixel; a feature that happens to be all zeros does
   not count as hidden; padding is masked by -inf, not -10000.
 - Wrong captions come from the batch, never an equal caption or picture. The hard one belongs to a
   picture whose features are among the nearest in the batch, in place of a precomputed neighbour pool.
-- The fine-tuning learning rate falls linearly, not in steps at set epochs.
-- Segment embeddings (always the first) are part of the positions.
+- The nano size starts from wider weights and larger batches than BERT's: from scratch, on few steps,
+  words and regions otherwise do not find each other.
+- Learning rates fall linearly in fine-tuning too. Segment embeddings are part of the positions.
 
 A missing modality has no tokens, and its factor in the product is one: the other passes through.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,30 +38,22 @@ from pydantic import Field as Setting
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.modalities.base import View, default_views
-from sensorium.modalities.image import ImageView
+from sensorium.modalities.base import View
 from sensorium.modalities.scalars import class_names
-from sensorium.modalities.text import TextView, Tokenizer
+from sensorium.modalities.text import Tokenizer
 from sensorium.nn.blocks import transformer
 from sensorium.nn.co_attention import exchanges
-from sensorium.nn.encoders.image import Pixels
 from sensorium.nn.encoders.text import TextEmbedding
 from sensorium.nn.masks import bidirectional
-from sensorium.nn.regions import (
-    WHOLE,
-    RegionEmbedding,
-    RegionEncoder,
-    Regions,
-    grid_boxes,
-    side_by_side,
-)
+from sensorium.nn.regions import RegionEmbedding, Regions
 from sensorium.objectives import masked
-from sensorium.objectives.answers import ANSWERABLE, answer_loss, answers_of, num_outputs
+from sensorium.objectives.answers import answer_loss, answers_of, num_outputs
 from sensorium.objectives.duplicates import content_ids, merge_groups
 from sensorium.objectives.matching import matching_loss, sample_negatives
 from sensorium.objectives.overlap import word_overlap
 from sensorium.systems.base import System, SystemConfig, register
-from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, Tokens, UserError, cat
+from sensorium.systems.fusion.inputs import Inputs, Reads, RegionReader
+from sensorium.types import Batch, Card, Entries, Loss, Schema, Stage, Tokens, UserError, cat
 
 Negatives = Literal["random", "captions", "pictures"]
 
@@ -79,6 +71,7 @@ class InterBERTConfig(SystemConfig):
             take turns with exchanges; as many of each.
         pooled_width: of the vectors whose product is judged.
         dropout: everywhere but in the image layers, which have `image_dropout` after each part.
+        deviation: of initial weights.
         max_tokens: of a text, special ones included; `max_regions`: of a picture.
         image_size: pixels of the picture; `crop_size`: of a region; `region_width`: of its feature.
         grid: cells along each side of a picture, the regions where the schema has no boxes.
@@ -87,8 +80,8 @@ class InterBERTConfig(SystemConfig):
         pretraining_negatives: how a wrong caption is drawn; `captions`: one with similar words,
             `pictures`: that of a similar picture. `tuning_negatives`: of the fourth pair.
         pretraining_rate: the learning rate; `pretraining_batch`: rows in a step;
-            `pretraining_share`: the part of the budget, where each other stage has 1.
-        tuning_rate: and `tuning_batch`, of the other stages; `ema`: of their weights.
+            `pretraining_share`: the part of the budget, where each later stage has 1.
+        tuning_rate: and `tuning_batch`, of the later stages; `ema`: of their weights.
     """
 
     width: int = 128
@@ -98,8 +91,9 @@ class InterBERTConfig(SystemConfig):
     split_layers: int = 2
     interaction: Literal["joint", "co-attention"] = "joint"
     pooled_width: int = 256
-    dropout: float = 0.1
-    image_dropout: float = 0.1
+    dropout: float = 0.0
+    image_dropout: float = 0.0
+    deviation: float = 0.09
     max_tokens: int = Setting(default=36, gt=2, le=512)
     max_regions: int = 36
     image_size: int = 64
@@ -111,10 +105,10 @@ class InterBERTConfig(SystemConfig):
     pretraining_negatives: Negatives = "random"
     tuning_negatives: Negatives = "pictures"
     pretraining_rate: float = 1e-3
-    pretraining_batch: int = 64
-    pretraining_share: float = 1.0
+    pretraining_batch: int = 192
+    pretraining_share: float = 2.0
     tuning_rate: float = 5e-4
-    tuning_batch: int = 32
+    tuning_batch: int = 64
     ema: float = 0.99
 
     @classmethod
@@ -128,85 +122,19 @@ class InterBERTConfig(SystemConfig):
             joint_layers=6,
             split_layers=6,
             pooled_width=1024,
+            dropout=0.1,
             image_dropout=0.2,
+            deviation=0.02,
             image_size=448,
             crop_size=64,
             region_width=2048,
             grid=6,
             pretraining_rate=1e-4,
             pretraining_batch=512,
-            pretraining_share=2.0,
             tuning_rate=4e-5,
             tuning_batch=64,
             ema=0.9999,
         )
-
-
-@dataclass(frozen=True)
-class Reads:
-    """The fields of a schema that InterBERT takes.
-
-    A text with the role `question` is no description of the picture, so nothing is to be matched.
-    """
-
-    image: Field
-    text: Field
-    boxes: Field | None
-    classes: Field | None
-    answer: Field | None
-
-    @classmethod
-    def of(cls, schema: Schema) -> Self:
-        """Find them; among several, the sides of retrieval come first."""
-        answers = schema.find(role=("answer", "label"), modality=ANSWERABLE)
-        roles = ("query", "target", "question", "input")
-        if any(field.role == "answer" for field in answers):
-            roles = ("question", "query", "target", "input")
-        images = _by_role(schema, ("image", "regions"), roles)
-        texts = _by_role(schema, ("text",), roles)
-        if not images or not texts:
-            missing = "image" if not images else "text"
-            raise UserError(
-                f"interbert reads an image and a text, and the schema has no {missing} field with "
-                f"one of the roles {', '.join(roles)}; name one, or choose another system"
-            )
-        boxes = schema.find(modality="boxes", of=images[0].name)
-        classes = schema.find(modality="category", of=boxes[0].name) if boxes else []
-        return cls(images[0], texts[0], _one(boxes), _one(classes), _one(answers))
-
-    @property
-    def are_pairs(self) -> bool:
-        return self.text.role != "question"
-
-    @property
-    def are_sides(self) -> bool:
-        return {self.image.role, self.text.role} == {"query", "target"}
-
-
-def _by_role(schema: Schema, modalities: tuple[str, ...], roles: tuple[str, ...]) -> list[Field]:
-    return [field for role in roles for field in schema.find(role=role, modality=modalities)]
-
-
-def _one(fields: list[Field]) -> Field | None:
-    return fields[0] if fields else None
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A picture and a text for each row."""
-
-    regions: Regions
-    ids: Int[Tensor, "batch words"]
-    mask: Bool[Tensor, "batch words"]
-
-    @property
-    def complete(self) -> Int[Tensor, "rows"]:
-        """The rows that have both."""
-        return (self.regions.mask.any(1) & self.mask.any(1)).nonzero().squeeze(1)
-
-    def paired(self, pictures: Int[Tensor, "pairs"], texts: Int[Tensor, "pairs"]) -> Inputs:
-        """Pictures of some rows with texts of others."""
-        return Inputs(self.regions.take(pictures), self.ids[texts], self.mask[texts])
 
 
 @register("interbert")
@@ -225,7 +153,6 @@ class InterBERT(System):
     Config = InterBERTConfig
     config: InterBERTConfig
     is_word: Bool[Tensor, "vocabulary"]
-    cells: Float[Tensor, "cells 4"]
 
     def __init__(
         self, config: InterBERTConfig, schema: Schema, tokenizer: Tokenizer | None = None
@@ -233,20 +160,25 @@ class InterBERT(System):
         super().__init__(config, schema, tokenizer)
         if tokenizer is None or tokenizer.mask_id is None:
             raise UserError("interbert hides words: it needs a tokenizer that has a mask token")
-        self.reads = reads = Reads.of(schema)
+        self.reads = reads = Reads.of(schema, "interbert")
         self.mask_id = tokenizer.mask_id
         is_word = torch.ones(tokenizer.size, dtype=torch.bool)
         is_word[list(tokenizer.special_ids)] = False
         self.register_buffer("is_word", is_word, persistent=False)
-        self.register_buffer("cells", grid_boxes(config.grid, config.grid), persistent=False)
 
-        width = config.width
-        layer = {"norm": "post", "epsilon": EPSILON, "attention_dropout": config.dropout}
+        width, features = config.width, config.region_width
+        layer: dict[str, Any] = {"norm": "post", "epsilon": EPSILON}
+        layer["attention_dropout"] = config.dropout
         read = {**layer, "heads": config.heads, "dropout": config.dropout}
         see = {**layer, "heads": config.image_heads, "dropout": config.image_dropout}
-        self.pixels = Pixels()
-        self.region_encoder = RegionEncoder(config.region_width, config.crop_size)
-        self.region_embedding = RegionEmbedding(config.region_width, width, config.dropout)
+        self.read = RegionReader(
+            reads,
+            width=features,
+            crop_size=config.crop_size,
+            grid=config.grid,
+            max_regions=config.max_regions,
+        )
+        self.region_embedding = RegionEmbedding(features, width, config.dropout, EPSILON)
         self.word_embedding = TextEmbedding(tokenizer.size, width, 512)
         self.word_norm = nn.LayerNorm(width, eps=EPSILON)
         self.dropout = nn.Dropout(config.dropout)
@@ -263,57 +195,70 @@ class InterBERT(System):
         self.match_head = nn.Linear(config.pooled_width, 2)
         self.word_transform = _transform(width)
         self.word_bias = nn.Parameter(torch.zeros(tokenizer.size))
-        self.num_classes = len(class_names(reads.classes)) if reads.classes else 0
+        num_classes = len(class_names(reads.classes)) if reads.classes else 0
+        self.object_head = nn.Linear(features, num_classes) if num_classes else None
         self.region_transform = _transform(width)
-        self.region_head = nn.Linear(width, self.num_classes or config.region_width)
+        self.region_head = nn.Linear(width, num_classes or features)
         if reads.answer:
             self.answer_head = nn.Linear(config.pooled_width, num_outputs(reads.answer))
-        self.apply(_initialise)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.deviation)
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
 
     @classmethod
     def check(cls, schema: Schema) -> None:
         """An image and a text are needed."""
-        Reads.of(schema)
+        Reads.of(schema, "interbert")
 
     def views(self) -> dict[str, View]:
-        """Squashed pictures, so that boxes stay where they are."""
-        reads, config = self.reads, self.config
-        views = default_views(
-            field for field in (reads.image, reads.boxes, reads.classes, reads.answer) if field
-        )
-        if reads.image.modality == "image":
-            views |= {reads.image.name: ImageView(size=config.image_size)}
-        text = TextView(tokenizer=self.tokenizer, max_tokens=config.max_tokens)
-        return {**views, reads.text.name: text}
+        """Pictures with the boxes of their regions, and texts."""
+        assert self.tokenizer is not None
+        return self.read.views(self.tokenizer, self.config.image_size, self.config.max_tokens)
 
     def stages(self) -> list[Stage]:
-        """Pretraining on what is hidden and on pairs; then on what will be asked."""
-        config = self.config
-        tuning = {
-            "learning_rate": config.tuning_rate,
-            "batch_size": config.tuning_batch,
-            "schedule": "linear",
-            "ema": config.ema,
-        }
-        stages = [
+        """Regions, if there is something to learn them from; pretraining; what will be asked."""
+        config, reads = self.config, self.reads
+        kept: dict[str, Any] = {"schedule": "linear"}
+        stages = []
+        if self.object_head is not None:
+            detector = ("read.encoder.*", "object_head.*")
+            stages.append(
+                Stage(name="detector", share=0.1, losses=("objects",), train=detector,
+                      learning_rate=2e-3, batch_size=64)
+            )  # fmt: skip
+            kept["frozen"] = detector
+        else:
+            kept["frozen"] = ("object_head.*",)
+        losses = ("words", "regions", "match") if reads.are_pairs else ("words", "regions")
+        stages.append(
             Stage(
                 name="pretraining",
                 share=config.pretraining_share,
-                losses=("words", "regions", *(["match"] if self.reads.are_pairs else [])),
+                losses=losses,
                 learning_rate=config.pretraining_rate,
                 batch_size=config.pretraining_batch,
-                schedule="linear",
+                **kept,
             )
-        ]
-        if self.reads.are_sides:
-            stages.append(Stage(name="retrieval", losses=("match pairs",), **tuning))
-        if self.reads.answer:
-            stages.append(Stage(name="answers", losses=("answer",), **tuning))
+        )
+        kept |= {"learning_rate": config.tuning_rate, "batch_size": config.tuning_batch}
+        if reads.are_sides:
+            stages.append(
+                Stage(name="retrieval", losses=("match pairs",), ema=config.ema, **kept)
+            )
+        if reads.answer:
+            stages.append(Stage(name="answers", losses=("answer",), ema=config.ema, **kept))
         return stages
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Those of the present stage; of pretraining if there is none."""
         inputs = self.read(batch)
+        if self.stage == "detector":
+            return {"objects": self._object_loss(batch, inputs.regions)}
         if self.stage == "retrieval":
             return {"match pairs": self._pair_loss(batch, inputs)}
         if self.stage == "answers" and self.reads.answer:
@@ -330,12 +275,8 @@ class InterBERT(System):
         return frozenset(kept | ({"predict"} if self.reads.answer else set()))
 
     def prepare(self, batch: Batch) -> Batch:
-        """The pictures as features and boxes of their regions, so that each is looked at once."""
-        regions = self.read(batch).regions
-        rows = regions.mask.any(1).nonzero().squeeze(1)
-        values = torch.cat([regions.features, regions.boxes], -1)[rows]
-        entries = Entries(values, rows, torch.zeros_like(rows), regions.mask[rows])
-        return batch.with_fields(**{self.reads.image.name: entries})
+        """Regions for pictures, so that each picture is looked at once."""
+        return self.read.with_regions(batch)
 
     def score_pairs(self, batch: Batch) -> Float[Tensor, "batch"]:
         """The log-odds of a match; NaN in rows without a picture or without a text."""
@@ -348,46 +289,10 @@ class InterBERT(System):
     def predict(self, batch: Batch) -> Float[Tensor, "batch ..."]:
         """Class probabilities, or the number."""
         assert self.reads.answer is not None
-        return answers_of(
-            self.answer_head(self.fuse(*self.encode(self.read(batch)))), self.reads.answer
-        )
+        outputs = self.answer_head(self.fuse(*self.encode(self.read(batch))))
+        return answers_of(outputs, self.reads.answer)
 
     # ------------------------------------------------------------------ the network
-
-    def read(self, batch: Batch) -> Inputs:
-        """A picture of each row (the first) and a text: in training any of its texts, else the first."""
-        name, size = self.reads.text.name, batch.size
-        regions = self._regions(batch)
-        if not batch.present(name).any():
-            nothing = torch.zeros(size, 1, dtype=torch.long, device=batch.device)
-            return Inputs(regions, nothing, nothing.bool())
-        entries = batch[name]
-        assert entries.mask is not None
-        counts = entries.counts(size)
-        at = counts.cumsum(0) - counts
-        if self.training:
-            at = at + masked.below(batch.uniform("which text", 1).squeeze(1), counts)
-        at = at.clamp(max=len(entries) - 1)
-        return Inputs(regions, entries.values[at], entries.mask[at] & (counts > 0)[:, None])
-
-    def _regions(self, batch: Batch) -> Regions:
-        """A picture without boxes is one region where the schema has boxes, and a grid where not."""
-        name, size, config = self.reads.image.name, batch.size, self.config
-        if not batch.present(name).any():
-            boxes = self.cells.new_zeros(size, 1, 4)
-            return Regions(boxes.new_zeros(size, 1, config.region_width), boxes, boxes[..., 0] > 0)
-        values, present = batch[name].first(size)
-        if values.ndim == 3:  # features and boxes of regions
-            mask, _ = replace(batch[name], values=batch[name].mask).first(size)
-            return Regions(values[..., :-4], values[..., -4:], mask)
-        boxes = self.cells.expand(size, -1, -1)
-        mask = present[:, None].expand(boxes.shape[:2])
-        if self.reads.boxes:
-            boxes, mask = _boxes(batch, self.reads.boxes.name, config.max_regions)
-            bare = present & ~mask.any(1)
-            boxes[bare, 0] = boxes.new_tensor(WHOLE)
-            mask = torch.cat([mask[:, :1] | bare[:, None], mask[:, 1:]], 1) & present[:, None]
-        return Regions(self.region_encoder(self.pixels(values), boxes, mask), boxes, mask)
 
     def encode(self, inputs: Inputs) -> tuple[Tokens, Tokens]:
         """The image stream and the text stream; the first token of each stands for the whole."""
@@ -412,6 +317,12 @@ class InterBERT(System):
 
     # ------------------------------------------------------------------ losses
 
+    def _object_loss(self, batch: Batch, regions: Regions) -> Loss:
+        assert self.object_head is not None
+        codes, known = self.read.classes(batch, regions.mask)
+        logits = self.object_head(regions.features[known]).float()
+        return Loss.mean(F.cross_entropy(logits, codes[known], reduction="none"))
+
     def _pretraining_losses(self, batch: Batch, inputs: Inputs) -> dict[str, Loss]:
         """Hidden words of all pairs, hidden regions of true ones, and whether a pair is true."""
         own = torch.arange(batch.size, device=batch.device)
@@ -428,12 +339,11 @@ class InterBERT(System):
         image, text = self.encode(Inputs(inputs.regions.hide(hidden.zeroed), told.ids, inputs.mask))
         words = self.word_transform(text.values[told.where])
         logits = F.linear(words, self.word_embedding.words.weight, self.word_bias)
+        # The first token of the image stream, the mean, has no target.
+        where = hidden.where & is_pair[:, None]
         losses = {
             "words": masked.masked_word_loss(logits, inputs.ids[told.where]),
-            # The first token, the mean, has no target.
-            "regions": self._region_loss(
-                batch, inputs.regions, image.values[:, 1:], hidden.where & is_pair[:, None]
-            ),
+            "regions": self._region_loss(batch, inputs.regions, image.values[:, 1:], where),
         }
         if self.reads.are_pairs:
             judged = self.match_head(self.fuse(image, text)[rows])
@@ -466,15 +376,10 @@ class InterBERT(System):
         where: Bool[Tensor, "batch regions"],
     ) -> Loss:
         """Against the classes of regions, where they are known, or else against what was hidden."""
-        classes = self.reads.classes
-        if classes is None:
+        if self.object_head is None:
             predicted = self.region_head(self.region_transform(states[where]))
             return masked.masked_feature_loss(predicted, regions.features[where])
-        known = torch.zeros_like(where)
-        codes = known.long()
-        if classes.name in batch:
-            codes, known = side_by_side(batch[classes.name], batch.size, where.shape[1])
-        where = where & known
+        codes, where = self.read.classes(batch, where)
         predicted = self.region_head(self.region_transform(states[where]))
         targets = masked.smoothed(codes[where], self.region_head.out_features)
         return masked.masked_class_loss(predicted, targets)
@@ -486,10 +391,7 @@ class InterBERT(System):
         picture, _ = self._wrong("random", "wrong picture", batch, inputs)
         hard, _ = self._wrong(self.config.tuning_negatives, "hard text", batch, inputs)
         rows, text, picture, hard = (each[possible] for each in (rows, text, picture, hard))
-        pictures, texts = (
-            torch.cat([rows, rows, picture, rows]),
-            torch.cat([rows, text, rows, hard]),
-        )
+        pictures, texts = torch.cat([rows, rows, picture, rows]), torch.cat([rows, text, rows, hard])
         logits = self.match_head(self.fuse(*self.encode(inputs.paired(pictures, texts))))
         is_pair = torch.arange(len(pictures), device=batch.device) < len(rows)
         return Loss.mean(matching_loss(logits, is_pair, match_class=0))
@@ -500,11 +402,9 @@ class InterBERT(System):
         """For each complete row another with a different picture and text, and whether there is one."""
         rows = inputs.complete
         own = torch.arange(batch.size, device=batch.device)
-        texts = content_ids(
-            Entries(inputs.ids, own, torch.zeros_like(own), inputs.mask), batch.size
-        )
-        pictures = content_ids(batch[self.reads.image.name], batch.size)
-        groups = merge_groups(torch.stack([texts, pictures], 1)[rows])
+        texts = Entries(inputs.ids, own, torch.zeros_like(own), inputs.mask)
+        ids = [content_ids(e, batch.size) for e in (texts, batch[self.reads.image.name])]
+        groups = merge_groups(torch.stack(ids, 1)[rows])
         similarity = torch.zeros(len(rows), len(rows), device=batch.device)
         if kind == "captions":
             is_word = inputs.mask & self.is_word[inputs.ids]
@@ -519,20 +419,5 @@ class InterBERT(System):
         return rows[chosen], possible
 
 
-def _boxes(batch: Batch, name: str, limit: int) -> tuple[Tensor, Tensor]:
-    if not batch.present(name).any():
-        boxes = torch.zeros(batch.size, 1, 4, device=batch.device)
-        return boxes, boxes[..., 0] > 0
-    entries = batch[name]
-    return side_by_side(entries, batch.size, min(limit, int(entries.item.max()) + 1))
-
-
 def _transform(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=EPSILON))
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
