@@ -53,7 +53,7 @@ from sensorium.objectives.matching import matching_loss, sample_negatives
 from sensorium.objectives.overlap import word_overlap
 from sensorium.systems.base import System, SystemConfig, register
 from sensorium.systems.fusion.inputs import Inputs, Reads, RegionReader
-from sensorium.types import Batch, Card, Entries, Loss, Schema, Stage, Tokens, UserError, cat
+from sensorium.types import Batch, Card, Loss, Schema, Stage, Tokens, UserError, cat
 
 Negatives = Literal["random", "captions", "pictures"]
 
@@ -401,9 +401,7 @@ class InterBERT(System):
     ) -> tuple[Int[Tensor, "rows"], Bool[Tensor, "rows"]]:
         """For each complete row another with a different picture and text, and whether there is one."""
         rows = inputs.complete
-        own = torch.arange(batch.size, device=batch.device)
-        texts = Entries(inputs.ids, own, torch.zeros_like(own), inputs.mask)
-        ids = [content_ids(e, batch.size) for e in (texts, batch[self.reads.image.name])]
+        ids = [content_ids(batch, field.name) for field in (self.reads.text, self.reads.image)]
         groups = merge_groups(torch.stack(ids, 1)[rows])
         similarity = torch.zeros(len(rows), len(rows), device=batch.device)
         if kind == "captions":
