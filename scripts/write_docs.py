@@ -1,7 +1,7 @@
 """Write the generated files: the catalogue and the pages in `docs/` that are drawn from it.
 
-    python scripts/write_docs.py          # `make docs`
-    python scripts/write_docs.py --check  # fails if one is not current
+python scripts/write_docs.py          # `make docs`
+python scripts/write_docs.py --check  # fails if one is not current
 """
 
 import sys

@@ -8,7 +8,13 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    ["sensorium.types", "sensorium.modalities", "sensorium.nn", "sensorium.objectives", "sensorium.systems"],
+    [
+        "sensorium.types",
+        "sensorium.modalities",
+        "sensorium.nn",
+        "sensorium.objectives",
+        "sensorium.systems",
+    ],
     "typecheck.check",
 )
 

@@ -59,8 +59,12 @@ def test_a_system_that_fails_is_a_row_and_a_second_call_reuses_what_is_finished(
     assert (good["system"], good["status"], good["error"]) == ("Toy", "finished", None)
     assert set(good["metrics"]["accuracy"]) == {"value", "low", "high"}
     assert set(good["cost"]) == {
-        "parameters", "trainable_parameters", "training_flops", "training_seconds",
-        "peak_memory_bytes", "inference_ms_per_row",
+        "parameters",
+        "trainable_parameters",
+        "training_flops",
+        "training_seconds",
+        "peak_memory_bytes",
+        "inference_ms_per_row",
     }
     assert good["cost"]["parameters"] == 42
     assert bad["status"] == "failed"
@@ -108,8 +112,15 @@ def test_an_unknown_setting_is_refused_before_anything_runs(table, tmp_path):
 def row(system, seed, value):
     metric = {"value": value, "low": value - 0.1, "high": value + 0.1}
     return {
-        "system": system, "seed": seed, "status": "finished", "metrics": {"accuracy": metric},
-        "cost": {"parameters": 1}, "main_metric": "accuracy", "pool": None, "rows": 9, "run": "r",
+        "system": system,
+        "seed": seed,
+        "status": "finished",
+        "metrics": {"accuracy": metric},
+        "cost": {"parameters": 1},
+        "main_metric": "accuracy",
+        "pool": None,
+        "rows": 9,
+        "run": "r",
     }
 
 

@@ -54,12 +54,17 @@ def test_forbidden_tokens_move_nothing(name, seed):
     rule, tokens = RULES[name], make_tokens(seed)
     torch.manual_seed(0)
     layers = transformer(1, 8, 2)
+    for parameter in layers.parameters():
+        torch.nn.init.normal_(parameter)  # large, so that a leak would show
     before = layers(tokens, rule).values
     allowed = rule.dense(tokens).expand(2, 1, 7, 7)[:, 0]
     moved = False
     for key in range(7):
         values = tokens.values.clone()
-        values[:, key] += 3.0
+        # Not a constant: layer norms would take that away before anyone could see it.
+        values[:, key] = values[:, key].flip(
+            -1
+        )  # not a shift, which a norm would remove * torch.randn(8, generator=torch.Generator().manual_seed(seed))
         after = layers(tokens.with_values(values), rule).values
         difference = (after - before).abs().amax(2)
         others = torch.arange(7) != key  # a token always reads itself through its residual

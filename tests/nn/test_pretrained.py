@@ -273,9 +273,7 @@ def test_the_encoder_of_whisper(tmp_path):
         decoder_start_token_id=1,
     )
     model = save(transformers.WhisperModel(config), tmp_path)
-    extractor = transformers.WhisperFeatureExtractor(
-        feature_size=8, chunk_length=1
-    )
+    extractor = transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     extractor.save_pretrained(tmp_path)
     encoder = build_encoder(SOUND, width=None, spec=f"hf:{tmp_path}").eval()
     assert (encoder.view.rate, encoder.view.seconds, encoder.width) == (16000, 1.0, 16)

@@ -147,6 +147,7 @@ class RegionEncoder(nn.Module):
             *_convolution(64, 128),
             nn.Flatten(),
             nn.Linear(128 * (size // 8) ** 2, width),
+            nn.LayerNorm(width),  # or what is seen would drown where it is
         )
 
     def forward(
@@ -162,7 +163,7 @@ class RegionEncoder(nn.Module):
             boxes: where the regions are.
             mask: which of them are real.
         """
-        found = self.network(crop(images, boxes, self.size)[mask])
+        found: Tensor = self.network(crop(images, boxes, self.size)[mask])
         features = found.new_zeros((*mask.shape, found.shape[-1]))
         features[mask] = found
         return features

@@ -44,4 +44,5 @@ def answers_of(outputs: Float[Tensor, "batch outputs"], field: Field) -> Float[T
         return outputs.softmax(-1)
     if field.modality == "categories":
         return torch.sigmoid(outputs)
-    return outputs.squeeze(1) * field.fitted["std"] + field.fitted["mean"]
+    values: Tensor = outputs.squeeze(1) * field.fitted["std"] + field.fitted["mean"]
+    return values

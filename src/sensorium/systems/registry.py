@@ -96,4 +96,3 @@ def build_catalogue() -> str:
         if system.__module__.startswith("sensorium.systems.")
     }
     return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
-

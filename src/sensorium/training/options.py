@@ -42,7 +42,7 @@ class TrainingOptions(BaseModel):
     workers: int = Setting(default=1, ge=0)
     log_every: int = Setting(default=10, gt=0)
     validate_every: int | None = Setting(default=None, gt=0)
-    validation_rows: int = Setting(default=512, ge=0)
+    validation_rows: int = Setting(default=256, ge=0)
     patience: int | None = Setting(default=None, gt=0)
     checkpoint_every: float = Setting(default=30.0, gt=0)
     max_fault_share: float = Setting(default=0.05, ge=0, le=1)

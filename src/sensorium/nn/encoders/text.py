@@ -20,7 +20,7 @@ class TextEmbedding(nn.Module):
         size: the number of ids.
         width: of the vectors.
         max_tokens: the longest sequence.
-        deviation: of the initial word embeddings; half of it of the positions.
+        deviation: of the initial word embeddings.
     """
 
     def __init__(self, size: int, width: int, max_tokens: int, deviation: float = 0.02) -> None:
@@ -28,7 +28,7 @@ class TextEmbedding(nn.Module):
         self.words = nn.Embedding(size, width)
         self.positions = nn.Embedding(max_tokens, width)
         nn.init.normal_(self.words.weight, std=deviation)
-        nn.init.normal_(self.positions.weight, std=deviation / 2)
+        nn.init.normal_(self.positions.weight, std=0.01)
 
     def forward(self, ids: Int[Tensor, "entries length"]) -> Float[Tensor, "entries length width"]:
         """Look both up and add them."""

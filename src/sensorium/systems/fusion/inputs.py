@@ -52,7 +52,7 @@ class Reads:
                 f"one of the roles {', '.join(roles)}; name one, or choose another system"
             )
         boxes = schema.find(modality="boxes", of=images[0].name)
-        classes = schema.find(modality="category", of=boxes[0].name) if boxes else []
+        classes = schema.find(modality="category", of=(boxes or images)[0].name)
         return cls(images[0], texts[0], _one(boxes), _one(classes), _one(answers))
 
     @property
@@ -96,8 +96,8 @@ class RegionReader(nn.Module):
     """From a batch to regions and words.
 
     Regions are crops of the picture at the user's boxes, or at a grid where the schema has none; a
-    picture without boxes in a schema with them is one region. A picture that is a field of features
-    (see `with_regions`) is taken as it is.
+    picture without boxes in a schema with them is one region. A field of the modality `regions` (a
+    detector's features of each region, with its box behind them, and a mask) is taken as it is.
 
     Args:
         reads: which fields.
@@ -114,7 +114,8 @@ class RegionReader(nn.Module):
         super().__init__()
         self.reads, self.width, self.max_regions = reads, width, max_regions
         self.pixels = Pixels()
-        self.encoder = RegionEncoder(width, crop_size)
+        is_picture = reads.image.modality == "image"
+        self.encoder = RegionEncoder(width, crop_size) if is_picture else None
         self.register_buffer("cells", grid_boxes(grid, grid), persistent=False)
 
     def views(self, tokenizer: Tokenizer, image_size: int, max_tokens: int) -> dict[str, View]:
@@ -151,9 +152,10 @@ class RegionReader(nn.Module):
             return Regions(boxes.new_zeros(size, 1, self.width), boxes, boxes[..., 0] > 0)
         values, present = batch[name].first(size)
         features_mask = batch[name].mask
-        if features_mask is not None:  # features and boxes of regions, as `with_regions` leaves them
+        if features_mask is not None:  # of the modality `regions`, or made so by `with_regions`
             mask, _ = replace(batch[name], values=features_mask, mask=None).first(size)
             return Regions(values[..., :-4], values[..., -4:], mask)
+        assert self.encoder is not None
         boxes = self.cells.expand(size, -1, -1)
         mask = present[:, None].expand(boxes.shape[:2])
         if self.reads.boxes:

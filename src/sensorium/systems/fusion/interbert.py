@@ -21,8 +21,8 @@ Differs from the release (github.com/black4321/InterBERT), deliberately:
   not count as hidden; padding is masked by -inf, not -10000.
 - Wrong captions come from the batch, never an equal caption or picture. The hard one belongs to a
   picture whose features are among the nearest in the batch, in place of a precomputed neighbour pool.
-- The nano size starts from wider weights and larger batches than BERT's: from scratch, on few steps,
-  words and regions otherwise do not find each other.
+- The nano size starts from wider weights, takes larger batches and hides more than BERT: from scratch,
+  on few steps, words and regions otherwise do not find each other.
 - Learning rates fall linearly in fine-tuning too. Segment embeddings are part of the positions.
 
 A missing modality has no tokens, and its factor in the product is one: the other passes through.
@@ -75,7 +75,9 @@ class InterBERTConfig(SystemConfig):
         max_tokens: of a text, special ones included; `max_regions`: of a picture.
         image_size: pixels of the picture; `crop_size`: of a region; `region_width`: of its feature.
         grid: cells along each side of a picture, the regions where the schema has no boxes.
-        group_masking: hide spans and groups of regions; else single ones, each with probability 0.15.
+        group_masking: hide spans and groups of regions; else single ones.
+        mask_rate: the probability that a span or group begins at a word or region; single ones are
+            hidden half as often again.
         spans: see `objectives.masked.choose_spans`.
         pretraining_negatives: how a wrong caption is drawn; `captions`: one with similar words,
             `pictures`: that of a similar picture. `tuning_negatives`: of the fourth pair.
@@ -101,6 +103,7 @@ class InterBERTConfig(SystemConfig):
     region_width: int = 64
     grid: int = 4
     group_masking: bool = True
+    mask_rate: float = 0.3
     spans: Literal["anchor", "single"] = "anchor"
     pretraining_negatives: Negatives = "random"
     tuning_negatives: Negatives = "pictures"
@@ -125,6 +128,7 @@ class InterBERTConfig(SystemConfig):
             dropout=0.1,
             image_dropout=0.2,
             deviation=0.02,
+            mask_rate=0.1,
             image_size=448,
             crop_size=64,
             region_width=2048,
@@ -196,7 +200,8 @@ class InterBERT(System):
         self.word_transform = _transform(width)
         self.word_bias = nn.Parameter(torch.zeros(tokenizer.size))
         num_classes = len(class_names(reads.classes)) if reads.classes else 0
-        self.object_head = nn.Linear(features, num_classes) if num_classes else None
+        learns_regions = num_classes and self.read.encoder is not None
+        self.object_head = nn.Linear(features, num_classes) if learns_regions else None
         self.region_transform = _transform(width)
         self.region_head = nn.Linear(width, num_classes or features)
         if reads.answer:
@@ -228,7 +233,7 @@ class InterBERT(System):
         if self.object_head is not None:
             detector = ("read.encoder.*", "object_head.*")
             stages.append(
-                Stage(name="detector", share=0.1, losses=("objects",), train=detector,
+                Stage(name="detector", share=0.2, losses=("objects",), train=detector,
                       learning_rate=2e-3, batch_size=64)
             )  # fmt: skip
             kept["frozen"] = detector
@@ -247,9 +252,7 @@ class InterBERT(System):
         )
         kept |= {"learning_rate": config.tuning_rate, "batch_size": config.tuning_batch}
         if reads.are_sides:
-            stages.append(
-                Stage(name="retrieval", losses=("match pairs",), ema=config.ema, **kept)
-            )
+            stages.append(Stage(name="retrieval", losses=("match pairs",), ema=config.ema, **kept))
         if reads.answer:
             stages.append(Stage(name="answers", losses=("answer",), ema=config.ema, **kept))
         return stages
@@ -313,7 +316,8 @@ class InterBERT(System):
         """The product of both sides; that of a missing modality is one."""
         seen = torch.where(image.mask[:, :1], F.relu(self.image_pooler(image.first())), 1.0)
         read = torch.where(text.mask[:, :1], F.relu(self.text_pooler(text.first())), 1.0)
-        return self.dropout(seen * read)
+        fused: Tensor = self.dropout(seen * read)
+        return fused
 
     # ------------------------------------------------------------------ losses
 
@@ -355,6 +359,7 @@ class InterBERT(System):
     ) -> tuple[masked.MaskedWords, masked.MaskedRegions]:
         """Hide spans of words and groups of regions, or single ones."""
         regions, grouped, draw = inputs.regions, self.config.group_masking, batch.uniform
+        rate = self.config.mask_rate * (1 if grouped else 1.5)
         told = masked.mask_words(
             inputs.ids,
             inputs.mask & self.is_word[inputs.ids],
@@ -362,11 +367,11 @@ class InterBERT(System):
             mask_id=self.mask_id,
             vocabulary=self.is_word.nonzero().squeeze(1),
             policy=self.config.spans if grouped else "token",
-            rate=0.1 if grouped else 0.15,
+            rate=rate,
         )
         if grouped:
-            return told, masked.mask_region_groups(regions.boxes, regions.mask, draw)
-        return told, masked.mask_single_regions(regions.mask, draw)
+            return told, masked.mask_region_groups(regions.boxes, regions.mask, draw, rate=rate)
+        return told, masked.mask_single_regions(regions.mask, draw, rate=rate)
 
     def _region_loss(
         self,
@@ -376,7 +381,7 @@ class InterBERT(System):
         where: Bool[Tensor, "batch regions"],
     ) -> Loss:
         """Against the classes of regions, where they are known, or else against what was hidden."""
-        if self.object_head is None:
+        if self.reads.classes is None:
             predicted = self.region_head(self.region_transform(states[where]))
             return masked.masked_feature_loss(predicted, regions.features[where])
         codes, where = self.read.classes(batch, where)
@@ -391,7 +396,10 @@ class InterBERT(System):
         picture, _ = self._wrong("random", "wrong picture", batch, inputs)
         hard, _ = self._wrong(self.config.tuning_negatives, "hard text", batch, inputs)
         rows, text, picture, hard = (each[possible] for each in (rows, text, picture, hard))
-        pictures, texts = torch.cat([rows, rows, picture, rows]), torch.cat([rows, text, rows, hard])
+        pictures, texts = (
+            torch.cat([rows, rows, picture, rows]),
+            torch.cat([rows, text, rows, hard]),
+        )
         logits = self.match_head(self.fuse(*self.encode(inputs.paired(pictures, texts))))
         is_pair = torch.arange(len(pictures), device=batch.device) < len(rows)
         return Loss.mean(matching_loss(logits, is_pair, match_class=0))
