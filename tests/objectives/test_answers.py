@@ -43,7 +43,7 @@ def test_a_number_is_learned_standardised_and_told_as_it_was():
 def test_no_answers_at_all_are_no_loss():
     outputs = torch.ones(2, 2, requires_grad=True)
     loss = answer_loss(outputs, Batch({}, ["0", "1"], torch.arange(2)), CLASSES)
-    assert float(loss.value) == 0
+    assert loss.value.item() == 0
     loss.value.backward()
 
 

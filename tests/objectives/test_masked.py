@@ -101,7 +101,7 @@ def test_a_single_span_begins_and_ends_as_the_release_draws_it():
         for length in range(1, n + 1):
             key = tuple(start <= i < start + length for i in range(n))
             expected[key] = expected.get(key, 0) + 1 / (n * (n + 1))
-    found = {key: 0.0 for key in expected}
+    found = dict.fromkeys(expected, 0.0)
     for row in where.tolist():
         found[tuple(row)] += 1 / len(where)
     assert found == pytest.approx(expected, abs=0.012)
@@ -190,7 +190,7 @@ def test_feature_loss_is_of_standardised_features_and_sends_them_no_gradient():
     features = torch.tensor([[1.0, 3.0]], requires_grad=True)  # standardised: -1 and 1
     predicted = torch.tensor([[0.0, 2.0]], requires_grad=True)
     loss = masked_feature_loss(predicted, features)
-    assert float(loss.value) == pytest.approx((1 + 1) / 2, abs=1e-4)
+    assert loss.value.item() == pytest.approx((1 + 1) / 2, abs=1e-4)
     loss.value.backward()
     assert features.grad is None
     assert predicted.grad is not None
@@ -206,7 +206,7 @@ def test_losses_over_nothing_are_zero_and_have_gradients():
     ]
     for loss in losses:
         assert float(loss.count) == 0
-        assert float(loss.value) == 0
+        assert loss.value.item() == 0
         loss.value.backward()
 
 

@@ -155,7 +155,7 @@ class RegionEncoder(nn.Module):
         images: Float[Tensor, "batch 3 height width"],
         boxes: Float[Tensor, "batch regions 4"],
         mask: Bool[Tensor, "batch regions"],
-    ) -> Float[Tensor, "batch regions width"]:
+    ) -> Float[Tensor, "batch regions features"]:
         """Features of the real regions, zeros for the others.
 
         Args:

@@ -53,6 +53,8 @@ def sample_negatives(
     if groups is not None:
         forbidden = forbidden | (groups[:rows, None] == groups)
     possible = ~forbidden.all(1)
+    if not rows:
+        return own, possible
     weight = similarity.detach().double().masked_fill(forbidden, -torch.inf)
     # Double precision, since the draw inverts a cumulative sum.
     reach = weight.masked_fill(~possible[:, None], 0).softmax(1).cumsum(1)

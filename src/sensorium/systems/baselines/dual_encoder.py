@@ -177,7 +177,7 @@ class DualEncoder(System):
             return [
                 Stage(learning_rate=5e-4, weight_decay=0.2, betas=(0.9, 0.98), batch_size=32768)
             ]
-        return [Stage(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.98), batch_size=128)]
+        return [Stage(learning_rate=1e-3, weight_decay=0.05, batch_size=128)]
 
     def embed(self, batch: Batch, field: str) -> Float[Tensor, "batch width"]:
         """Unit vectors of the query or of the target; NaN in rows without it."""

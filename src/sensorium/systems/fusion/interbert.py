@@ -109,7 +109,7 @@ class InterBERTConfig(SystemConfig):
     tuning_negatives: Negatives = "pictures"
     pretraining_rate: float = 1e-3
     pretraining_batch: int = 192
-    pretraining_share: float = 2.0
+    pretraining_share: float = 0.3
     tuning_rate: float = 5e-4
     tuning_batch: int = 64
     ema: float = 0.99
@@ -135,6 +135,7 @@ class InterBERTConfig(SystemConfig):
             grid=6,
             pretraining_rate=1e-4,
             pretraining_batch=512,
+            pretraining_share=2.0,
             tuning_rate=4e-5,
             tuning_batch=64,
             ema=0.9999,
