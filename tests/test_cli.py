@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import subprocess
 import sys
 from collections import namedtuple
@@ -184,11 +183,11 @@ def test_a_mistake_is_explained_without_a_traceback(shop, arguments, message):
     assert "Traceback" not in outcome.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_named(shop, tmp_path):
-    tmp_path.chmod(0o500)
-    outcome = run("inspect", shop, "--out", tmp_path / "new")
-    assert outcome.code == 2 and "cannot write the folder" in outcome.err
+def test_a_folder_that_cannot_be_written_is_named(shop):
+    # Not even root may make folders there, so the test means the same for everybody.
+    outcome = run("inspect", shop, "--out", "/proc/sensorium")
+    assert outcome.code == 2
+    assert "cannot write the folder" in outcome.err
 
 
 def test_a_file_where_a_folder_should_be_is_named(shop, tmp_path):

@@ -39,9 +39,9 @@ DEMO = (
         "playground:scenes?objects=2&pictures=200",
         "retrieval",
         ("dual-encoder", "interbert"),
-        "105s",
+        "95s",
     ),
-    ("classification", "playground:attributes", "classification", ("late-fusion",), "30s"),
+    ("classification", "playground:attributes", "classification", ("late-fusion",), "25s"),
 )
 
 

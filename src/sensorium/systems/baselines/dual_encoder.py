@@ -96,14 +96,14 @@ class DualEncoder(System):
         target: str = ""
         encoder: dict[str, str] = Setting(default_factory=dict)
         width: int = 128
-        depth: int = 2
+        depth: int = 3
         heads: int = 4
         text_width: int = 0
-        text_depth: int = 0
+        text_depth: int = 2
         text_heads: int = 0
         embed_dim: int = 128
         image_size: int = 64
-        patch: int = 8
+        patch: int = 16
         max_tokens: int = 64
         clip: bool = False
         activation: str = "gelu"
@@ -120,6 +120,7 @@ class DualEncoder(System):
                 depth=12,
                 heads=12,
                 text_width=512,
+                text_depth=12,
                 text_heads=8,
                 embed_dim=512,
                 image_size=224,

@@ -234,7 +234,7 @@ class InterBERT(System):
         if self.object_head is not None:
             detector = ("read.encoder.*", "object_head.*")
             stages.append(
-                Stage(name="detector", share=0.2, losses=("objects",), train=detector,
+                Stage(name="detector", share=0.08, losses=("objects",), train=detector,
                       learning_rate=2e-3, batch_size=64)
             )  # fmt: skip
             kept["frozen"] = detector
