@@ -40,9 +40,19 @@ def test_order_of_classes_can_be_given():
 
 
 def test_unseen_class_is_named_with_the_nearest():
-    field = fitted(Category(), ["benign", "malignant"])
+    field = fitted(Category(), ["benign", "malignant"]).replace(role="label")
     with pytest.raises(BadValue, match=r"'label'.*'malignnant'.*Did you mean 'malignant'"):
         Category().decode("malignnant", field, None)
+
+
+def test_unseen_class_of_a_field_that_is_only_read_does_not_cost_the_row():
+    kind = Category()
+    field = fitted(kind, ["cat", "dog"])
+    code = kind.decode("fish", field, None)
+    assert code == 2
+    assert kind.show(code, field) == "(not seen in training)"
+    several = fitted(Categories(), ["cat;dog"])
+    assert Categories().decode("fish;dog", several, None).tolist() == [0, 1]
 
 
 def test_two_fields_do_not_share_codes():
@@ -76,7 +86,7 @@ def test_categories_are_multi_hot():
     assert kind.show(decoded[0], field) == "cat, dog"
     assert kind.show("dog;cat", field) == "dog, cat"
     with pytest.raises(BadValue, match=r"'label'.*'fish'"):
-        kind.decode("cat;fish", field, None)
+        kind.decode("cat;fish", field.replace(role="label"), None)
 
 
 def test_separator():

@@ -206,6 +206,16 @@ def test_the_detector_is_trained_first_and_then_kept(data, tokenizer):
         assert not own & set(select_trained(system, stages[stage]))
 
 
+def test_a_thing_that_was_not_seen_in_training_has_no_target(data, tokenizer):
+    system = make(data, tokenizer, mask_rate=0.9).eval()
+    batch = read(system, data)
+    unseen = torch.full_like(batch["things"].values, len(data.schema["things"].fitted["classes"]))
+    batch = batch.with_fields(things=dataclasses.replace(batch["things"], values=unseen))
+    for stage, name in (("detector", "objects"), ("pretraining", "regions")):
+        system.stage = stage
+        assert float(system(batch)[name].count) == 0
+
+
 def test_fine_tuning_judges_four_pairs_of_each_picture(data, tokenizer, monkeypatch):
     system = make(data, tokenizer).eval()
     system.stage = "retrieval"

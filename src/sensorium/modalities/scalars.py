@@ -36,6 +36,10 @@ def class_names(field: Field) -> list[str]:
     return names
 
 
+PREDICTED = ("label", "answer")
+"""Roles in which a class that no training row has makes the row unusable."""
+
+
 class _Classes(Modality):
     """What `Category` and `Categories` share: names and their codes."""
 
@@ -98,12 +102,17 @@ class Category(_Classes):
         return [to_class(value) for value in self.entries(raw, field)]
 
     def decode(self, raw: Any, field: Field, view: Any) -> Code:
-        """The code of a class.
+        """The code of a class; the number of classes for one that no training row has.
 
         Raises:
-            BadValue: no training row has it.
+            BadValue: no training row has it, and it is to be predicted.
         """
-        return Code(self._code(to_class(raw), field))
+        try:
+            return Code(self._code(to_class(raw), field))
+        except BadValue:
+            if field.role in PREDICTED:
+                raise
+            return Code(len(class_names(field)))
 
     def collate(
         self, values: Sequence[Code], field: Field, view: Any
@@ -113,7 +122,10 @@ class Category(_Classes):
 
     def show(self, value: Any, field: Field) -> str:
         """The name of a class."""
-        return class_names(field)[value] if isinstance(value, Code) else to_class(value)
+        if not isinstance(value, Code):
+            return to_class(value)
+        names = class_names(field)
+        return names[value] if value < len(names) else "(not seen in training)"
 
 
 class Categories(_Classes):
@@ -153,10 +165,15 @@ class Categories(_Classes):
         """1 for each class it has.
 
         Raises:
-            BadValue: no training row has one of them.
+            BadValue: no training row has one of them, and they are to be predicted.
         """
         hot = np.zeros(len(class_names(field)), dtype=np.float32)
-        hot[[self._code(name, field) for name in self._names(raw, field)]] = 1
+        for name in self._names(raw, field):
+            try:
+                hot[self._code(name, field)] = 1
+            except BadValue:
+                if field.role in PREDICTED:
+                    raise
         return hot
 
     def collate(

@@ -44,12 +44,16 @@ def with_area(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 5"]:
 
 
 class CategoryEncoder(Encoder):
-    """A learned vector for each class; of a set of classes, the sum of theirs."""
+    """A learned vector for each class; of a set of classes, the sum of theirs.
+
+    The last vector stands for classes that no training row has; it is zero.
+    """
 
     def __init__(self, field: Field, view: View, width: int, depth: int, heads: int) -> None:
         super().__init__(width, view)
-        self.classes = nn.Embedding(len(class_names(field)), width)
-        nn.init.normal_(self.classes.weight, std=0.02)
+        unseen = len(class_names(field))
+        self.classes = nn.Embedding(unseen + 1, width, padding_idx=unseen)
+        nn.init.normal_(self.classes.weight[:unseen], std=0.02)
 
     def forward(
         self,
@@ -58,7 +62,7 @@ class CategoryEncoder(Encoder):
     ) -> Encoded:
         """One vector for each entry."""
         codes = values.dim() == 1
-        vectors = self.classes(values) if codes else values @ self.classes.weight
+        vectors = self.classes(values) if codes else values @ self.classes.weight[:-1]
         return vectors.unsqueeze(1), None
 
 

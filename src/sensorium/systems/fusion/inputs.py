@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sensorium.modalities.base import View, default_views
 from sensorium.modalities.image import ImageView
+from sensorium.modalities.scalars import class_names
 from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders.image import Pixels
 from sensorium.nn.regions import WHOLE, RegionEncoder, Regions, grid_boxes, side_by_side
@@ -180,7 +181,7 @@ class RegionReader(nn.Module):
         if field is None or field.name not in batch:
             return torch.zeros_like(where, dtype=torch.long), torch.zeros_like(where)
         codes, known = side_by_side(batch[field.name], batch.size, where.shape[1])
-        return codes, known & where
+        return codes, known & where & (codes < len(class_names(field)))
 
     def with_regions(self, batch: Batch) -> Batch:
         """The batch with features and boxes of regions for pictures, so that each is looked at once."""
