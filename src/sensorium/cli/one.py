@@ -79,6 +79,7 @@ def train(
     from sensorium.data import MediaCache
     from sensorium.report.html import write_run_report
     from sensorium.report.terminal import evaluation_table
+    from sensorium.training.run import is_main_process
     from sensorium.training.run import train as train_run
 
     of_system, of_training = read_settings(settings)
@@ -105,6 +106,8 @@ def train(
             cache=cache,
             report=progress,
         )
+    if not is_main_process():  # one of several that `accelerate launch` started
+        return
     own = run.data()
     if len(own.rows("test")):
         with resumable(f"Stopped while scoring. `sensorium evaluate {folder}` scores the run."):

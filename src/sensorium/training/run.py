@@ -231,7 +231,7 @@ def train(
         "options": options.model_dump(exclude_defaults=True),
         "init": str(init) if init else None,
     }
-    main = int(os.environ.get("RANK", "0")) == 0
+    main = is_main_process()
     folder.create()
     with folder.locked() if main else nullcontext():
         if folder.run_file.exists():

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PROBE_STEPS = 6
+MOST_PROBE_STEPS = 100
+PROBE_SHARE = 0.05
 ROWS_BEFORE_FAULT_SHARE = 100
 
 
@@ -241,11 +243,11 @@ class Trainer:
         from torch.utils.flop_counter import FlopCounterMode
 
         timed = self.budget.unit == "seconds"
+        budget = self.budget.part(stage.share / sum(each.share for each in self.stages))
         buffers = {name: buffer.clone() for name, buffer in self.system.named_buffers()}
-        begun = time.monotonic()
-        marks, flops = [begun], 0.0
+        marks, flops = [time.monotonic()], 0.0
         model.train()
-        for micro in self._batches(stage, 0, PROBE_STEPS if timed else 1):
+        for micro in self._batches(stage, 0, MOST_PROBE_STEPS if timed else 1):
             with FlopCounterMode(display=False) if len(marks) == 1 else nullcontext() as counter:
                 for batch in micro:
                     if batch.size:
@@ -256,13 +258,17 @@ class Trainer:
                 flops = float(counter.get_total_flops()) * self.accelerator.num_processes
             model.zero_grad(set_to_none=True)
             marks.append(time.monotonic())
+            # every process must take as many steps, so the number alone may end it if there are several
+            enough = marks[-1] - marks[0] > PROBE_SHARE * budget.amount
+            if len(marks) > PROBE_STEPS and (enough or self.accelerator.num_processes > 1):
+                break
         for name, buffer in self.system.named_buffers():
             buffer.copy_(buffers[name])
-        budget = self.budget.part(stage.share / sum(each.share for each in self.stages))
         seconds_per_step = 1.0
-        if timed:  # the first step warms up, and is left out
-            seconds_per_step = (marks[-1] - marks[1]) / max(1, len(marks) - 2)
-            left = budget.amount - (marks[-1] - begun)
+        if timed:  # the first half warms up the loader and the caches of what it reads
+            half = len(marks) // 2
+            seconds_per_step = (marks[-1] - marks[half]) / max(1, len(marks) - 1 - half)
+            left = budget.amount - (marks[-1] - marks[0])
             budget = Budget(max(left, seconds_per_step), "seconds")
         rows = len(self.data.rows("train"))
         num_steps = budget.steps(rows, stage.batch_size, seconds_per_step)
