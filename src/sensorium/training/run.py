@@ -317,6 +317,11 @@ def evaluate(
     return (run if isinstance(run, Run) else load(run)).evaluate(data, **asked)
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that writes, of those that `accelerate launch` started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def evaluate_system(
     system: System,
     data: Data,
