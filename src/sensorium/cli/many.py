@@ -41,7 +41,7 @@ DEMO = (
         ("dual-encoder", "interbert"),
         "95s",
     ),
-    ("classification", "playground:attributes", "classification", ("late-fusion",), "25s"),
+    ("classification", "playground:attributes", "classification", ("late-fusion",), "40s"),
 )
 
 

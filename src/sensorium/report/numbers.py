@@ -63,15 +63,16 @@ def without_direction(key: str) -> tuple[str, str]:
 def ordered(keys: Iterable[str], main: str) -> list[str]:
     """Keys in the order in which a table without room for all takes them.
 
-    The main metric; the same one of each direction and pool; other metrics; those of each part.
+    The main metric; the same one in another pool, and of each direction; other metrics; those of
+    each part.
     """
 
     def place(key: str) -> int:
         if key == main:
             return 0
         if is_part(key, main):
-            return 1
-        return 2 if "/" not in key else 3
+            return 1 if _is_pool(key.split("/")[0]) else 2
+        return 3 if "/" not in key else 4
 
     return sorted(keys, key=place)
 
