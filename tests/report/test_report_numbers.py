@@ -44,7 +44,7 @@ def test_a_label_tells_the_name_from_what_it_is_of(key, label):
 def test_metrics_are_ordered_by_what_a_reader_asks_first():
     keys = ["recall/a", "R@5", "text->image/R@5", "text->image/R@1", "pool50/R@1", "R@1"]
     assert numbers.ordered(keys, "R@1") == [
-        "R@1", "text->image/R@1", "pool50/R@1", "R@5", "recall/a", "text->image/R@5",
+        "R@1", "pool50/R@1", "text->image/R@1", "R@5", "recall/a", "text->image/R@5",
     ]  # fmt: skip
 
 
