@@ -71,7 +71,7 @@ def ordered(keys: Iterable[str], main: str) -> list[str]:
         if key == main:
             return 0
         if is_part(key, main):
-            return 1 if _is_pool(key.split("/")[0]) else 2
+            return 1 if _is_pool(key.split("/", maxsplit=1)[0]) else 2
         return 3 if "/" not in key else 4
 
     return sorted(keys, key=place)
