@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,8 +72,9 @@ class _Tuples(Modality):
         named = self.name.rstrip("es") in column.lower()
         return (0.95 if named else 0.6) if items else 0.0
 
+    @abstractmethod
     def _check_guess(self, item: Any) -> None:
-        raise NotImplementedError
+        """Raise a `BadValue` if it does not look like one."""
 
 
 class Boxes(_Tuples):

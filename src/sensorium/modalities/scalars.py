@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -59,8 +60,9 @@ class _Classes(Modality):
             classes = [to_class(name) for name in field.options["classes"]]
         return {"classes": classes, "counts": [found[name] for name in classes]}
 
+    @abstractmethod
     def _names(self, raw: Any, field: Field) -> list[str]:
-        raise NotImplementedError
+        """The names of the classes in a cell."""
 
     def _code(self, name: str, field: Field) -> int:
         # A list cannot be a key, and hashing its content for every value would be slow. The list is

@@ -10,6 +10,7 @@ Capabilities are methods a system has or has not; tasks ask for them and never f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -71,7 +72,7 @@ class SystemConfig(BaseModel):
             raise UserError(f"setting {explain(error)}") from None
 
 
-class System(nn.Module):
+class System(nn.Module, ABC):
     """A published system, or a baseline.
 
     Args:
@@ -101,17 +102,17 @@ class System(nn.Module):
     def check(cls, schema: Schema) -> None:
         """Raise a `UserError` that says why, if the system cannot work with these fields and roles."""
 
+    @abstractmethod
     def views(self) -> dict[str, View]:
         """What it wants from each field it reads; fields not named are not loaded."""
-        raise NotImplementedError
 
     def stages(self) -> list[Stage]:
         """Its training recipe."""
         return [Stage()]
 
+    @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Its losses on a batch, by name."""
-        raise NotImplementedError
 
     def prepare(self, batch: Batch) -> Batch:
         """Rows that will be scored in many pairs, with what can be computed once for each of them."""

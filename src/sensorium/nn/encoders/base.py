@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from sensorium.types import Batch, Field, Tokens, pack
 Encoded = tuple[Float[Tensor, "entries tokens width"], Bool[Tensor, "entries tokens"] | None]
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Entries of one field to sequences of vectors.
 
     It sees the entries that are there and nothing else: a row without the field costs nothing.
@@ -32,13 +34,13 @@ class Encoder(nn.Module):
         self.width = width
         self.view = view
 
+    @abstractmethod
     def forward(
         self,
         values: Shaped[Tensor, "entries ..."],
         mask: Bool[Tensor, "entries length"] | None = None,
     ) -> Encoded:
         """The vectors of each entry, and which are real (None if all are)."""
-        raise NotImplementedError
 
 
 def encode_field(encoder: Encoder, batch: Batch, field: Field) -> Tokens:
