@@ -100,9 +100,10 @@ def test_seeds_give_intervals_over_seeds(table, tmp_path):
 
 def test_other_settings_in_the_same_folder_are_refused(table, tmp_path):
     compare(table, tmp_path / "c", [TOY])
-    (row,) = compare(table, tmp_path / "c", [TOY], budget="31steps").rows
-    assert row["status"] == "failed"
-    assert "holds another run" in row["error"]
+    before = (tmp_path / "c" / "compare.json").read_bytes()
+    with pytest.raises(sm.UserError, match="its budget was '30steps', and now it is '31steps'"):
+        compare(table, tmp_path / "c", [TOY], budget="31steps")
+    assert (tmp_path / "c" / "compare.json").read_bytes() == before
 
 
 def test_an_unknown_setting_is_refused_before_anything_runs(table, tmp_path):

@@ -17,9 +17,7 @@ import json
 import os
 import platform
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from sensorium.tasks.intervals import Metric, mean_over_seeds, paired_bootstrap,
 from sensorium.tasks.metrics import lower_is_better
 from sensorium.tasks.retrieval import PAIR_POOL, PAIR_ROWS
 from sensorium.training.budget import Budget
+from sensorium.training.cells import Cell, Report, run_cell
 from sensorium.training.files import read_tensors, write_json
 from sensorium.training.folder import RunFolder
 from sensorium.training.options import TrainingOptions
@@ -42,7 +41,6 @@ from sensorium.training.run import Run, build_options, load
 from sensorium.types import Schema, UserError
 
 EMBEDDING_POOL = 256
-Report = Callable[[str, int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -74,33 +72,6 @@ class Comparison:
         from sensorium.report.terminal import comparison_table, to_text
 
         return to_text(comparison_table(self.rows, self.summary))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One system with one seed; what its process is told."""
-
-    system: str
-    seed: int
-    folder: Path
-    spec: dict[str, Any]
-
-    @property
-    def spec_file(self) -> Path:
-        """The file that tells it."""
-        return self.folder / "cell.json"
-
-    @property
-    def log_file(self) -> Path:
-        """What its process wrote on its standard error."""
-        return self.folder / "log.txt"
-
-    def is_done(self) -> bool:
-        """Whether it was run and scored, with exactly this specification."""
-        run = RunFolder(self.folder)
-        if not (self.spec_file.exists() and run.evaluation_file.exists()):
-            return False
-        return bool(json.loads(self.spec_file.read_text()) == json.loads(json.dumps(self.spec)))
 
 
 def compare(
@@ -166,25 +137,26 @@ def compare(
             "budget": budget,
             "size": size,
             "options": build_options(options).model_dump(exclude_defaults=True),
-            "pools": list(pools) if pools else None,
-            "max_rows": max_rows,
+            "evaluation": {"pools": list(pools) if pools else None, "max_rows": max_rows},
             "device": device,
             "cache": str(cache) if cache else None,
         }
-        rows = []
+        cells = []
         for seed in range(seeds):
             for reference, system_class in classes.items():
                 name = system_class.name
                 known = _settings_of(system_class, settings or {}, classes.values())
-                cell = Cell(
-                    name,
-                    seed,
-                    folder / "runs" / f"{name}-seed{seed}",
-                    {**spec, "system": reference, "seed": seed, "settings": known},
+                special = {"system": reference, "seed": seed, "settings": known}
+                cells.append(
+                    Cell(name, seed, folder / "runs" / f"{name}-seed{seed}", {**spec, **special})
                 )
-                error = None if cell.is_done() else run_cell(cell, report)
-                rows.append(_row(cell, error))
-                write_json(folder / "compare.json", rows)
+        for cell in cells:
+            cell.check()
+        rows = []
+        for cell in cells:
+            error = None if cell.is_done() else run_cell(cell, report)
+            rows.append(_row(cell, error))
+            write_json(folder / "compare.json", rows)
         summary = summarise(rows, folder, skipped)
         write_json(folder / "summary.json", summary)
         _keep_best(folder, summary)
@@ -220,76 +192,10 @@ def default_pools(
     return [PAIR_POOL, *larger], max_rows or PAIR_ROWS
 
 
-def run_cell(cell: Cell, report: Report) -> str | None:
-    """Train and score in a process of its own; the error if that fails."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    write_json(cell.spec_file, cell.spec)
-    command = [sys.executable, "-m", "sensorium.comparison", str(cell.spec_file)]
-    message = None
-    with (
-        cell.log_file.open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            for text in process.stdout:
-                try:
-                    line = json.loads(text)
-                except json.JSONDecodeError:
-                    continue
-                message = line.get("error", message)
-                if "error" not in line:
-                    report(cell.system, cell.seed, line)
-        except KeyboardInterrupt:
-            # the child got the same signal and writes its checkpoint
-            process.wait()
-            raise
-    if process.returncode == 0:
-        return None
-    if message is None:
-        signal = f"signal {-process.returncode}" if process.returncode < 0 else "no message"
-        message = f"the process ended with {signal}"
-    return f"{message} (log: {cell.log_file})"
-
-
-def _run_in_this_process(spec_file: Path) -> None:
-    """What the process of a cell does: train, score, and print lines of metrics."""
-    from sensorium.training.run import train
-
-    spec = json.loads(spec_file.read_text())
-
-    def say(line: dict[str, Any]) -> None:
-        print(json.dumps(line), flush=True)  # noqa: T201 - read by the process that compares
-
-    try:
-        data = open_data(**spec["data"]).with_schema(Schema.load(Path(spec["schema"])))
-        run = train(
-            spec["system"],
-            data,
-            out=spec_file.parent,
-            task=spec["task"],
-            size=spec["size"],
-            settings=spec["settings"],
-            options=spec["options"],
-            budget=spec["budget"],
-            seed=spec["seed"],
-            device=spec["device"],
-            cache=spec["cache"],
-            report=say,
-        )
-        run.evaluate(pools=spec["pools"], max_rows=spec["max_rows"])
-    except UserError as error:
-        say({"error": str(error)})
-        sys.exit(2)
-    except Exception as error:
-        say({"error": f"{type(error).__name__}: {error}"})
-        raise
-
-
 def _row(cell: Cell, error: str | None) -> dict[str, Any]:
     """A row of `compare.json`."""
     row: dict[str, Any] = {
-        "system": cell.system,
+        "system": cell.name,
         "seed": cell.seed,
         "status": "failed" if error else "finished",
         "error": error,
@@ -439,6 +345,3 @@ def _reference(system: type[System]) -> str:
 
 
 __all__ = ["Comparison", "compare"]
-
-if __name__ == "__main__":
-    _run_in_this_process(Path(sys.argv[1]))

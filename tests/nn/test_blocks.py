@@ -102,3 +102,35 @@ def test_pooling_by_hand():
 
 def test_unit_projection_gives_unit_vectors():
     assert UnitProjection(6, 4)(torch.randn(5, 6)).norm(dim=1).allclose(torch.ones(5))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("rule", [bidirectional, causal], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_walking_to_one_place_gives_what_walking_gives_there(norm, rule, depth):
+    torch.manual_seed(0)
+    layers = transformer(depth, 12, 3, norm=norm)
+    mask = torch.arange(7) < torch.tensor([[5], [7], [1]])
+    position = torch.arange(7).expand(3, 7)
+    seen = rule.dense(Tokens(torch.zeros(3, 7, 12), mask, {"position": position}))
+    place = torch.tensor([4, 2, 0])
+    found = []
+    for walk in (
+        lambda x: layers.walk(x, seen)[torch.arange(3), place],
+        lambda x: layers.walk_to(x, place, seen),
+    ):
+        x = torch.randn(3, 7, 12, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        out = walk(x)
+        gradients = torch.autograd.grad(out.square().sum(), [x, *layers.parameters()])
+        found.append([out, *gradients])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_the_last_layer_computes_one_token_only():
+    layers = transformer(2, 12, 3)
+    rows = []
+    for layer in layers:
+        layer.feed_forward.register_forward_hook(lambda _, x, __: rows.append(x[0].shape[1]))
+    layers.walk_to(torch.randn(2, 7, 12), torch.tensor([0, 6]))
+    assert rows == [7, 1]

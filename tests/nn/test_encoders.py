@@ -14,6 +14,7 @@ from sensorium.nn.encoders import Encoder, build_encoder, embed_field, encode_fi
 from sensorium.nn.encoders.audio import LogMel
 from sensorium.nn.encoders.image import ImageEncoder, Pixels
 from sensorium.nn.encoders.scalars import sine_positions, with_area
+from sensorium.nn.pooling import pool
 from sensorium.types import Batch, Entries, Field, UserError
 
 TOKENIZER = Tokenizer.train(["a red boat left of a blue cup", "two dogs"], 300)
@@ -332,3 +333,13 @@ def test_a_spec_of_no_known_kind_is_refused():
 def test_text_needs_a_tokenizer():
     with pytest.raises(UserError, match="tokenizer"):
         build_encoder(Field(name="caption", modality="text"), width=8)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "first", "last"])
+def test_embedding_an_entry_is_pooling_its_vectors(pooling):
+    ids, mask = TOKENIZER.encode(["a red boat left of a cup", "two dogs"], 16)
+    for is_causal in (False, True):
+        _, encoder = text(is_causal=is_causal)
+        wanted = pool(*encoder(ids, mask), pooling)
+        found = encoder.embed(ids, mask, pooling)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)

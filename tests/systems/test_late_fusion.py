@@ -88,8 +88,8 @@ def test_what_is_absent_is_not_encoded(monkeypatch):
     system, batch = small().eval(), lacking(whole(), "note", [0, 2])
     seen = []
     note = system.encoders[NAMES.index("note")]
-    forward = note.forward
-    monkeypatch.setattr(note, "forward", lambda v, m: seen.append(len(v)) or forward(v, m))
+    embed = note.embed
+    monkeypatch.setattr(note, "embed", lambda v, m, p: seen.append(len(v)) or embed(v, m, p))
     system.predict(batch)
     assert seen == [2]
 

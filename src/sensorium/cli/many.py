@@ -15,6 +15,7 @@ from sensorium.cli.options import (
     DataOption,
     DeviceOption,
     MissingOption,
+    NoSamplesOption,
     PoolOption,
     SchemaOption,
     SetOption,
@@ -73,6 +74,7 @@ def compare(
     cache: CacheOption = None,
     split: SplitOption = None,
     missing: MissingOption = None,
+    no_samples: NoSamplesOption = False,
 ) -> None:
     """Train and score systems on the same rows under the same budget.
 
@@ -86,7 +88,7 @@ def compare(
 
     of_system, of_training = read_settings(settings)
     folder = out or Path("runs") / f"compare-{short_name(data)}"
-    opened = open_rows(data, schema, split, missing)
+    opened = open_rows(data, schema, split, missing, samples=not no_samples)
     with (
         resumable(f"Stopped. The same command goes on; what is finished is kept in {folder}."),
         TrainingProgress() as progress,
@@ -121,17 +123,18 @@ def report(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="A run, a comparison, or a folder of these.")
     ],
+    no_samples: NoSamplesOption = False,
 ) -> None:
     """Write the report of a run or a comparison again.
 
     The data are opened again for the pictures and texts of single rows; if they are gone or have
-    changed, the report leaves these out.
+    changed, or the run was made with --no-samples, the report leaves these out.
 
     Example: sensorium report runs/compare-products
     """
     from sensorium.report.html import write_report
 
-    show(f"Report: {write_report(folder)}")
+    show(f"Report: {write_report(folder, samples=not no_samples)}")
 
 
 def demo(
@@ -142,6 +145,7 @@ def demo(
         str | None,
         typer.Option("--budget", metavar="BUDGET", help="Of each run, instead of the usual one."),
     ] = None,
+    no_samples: NoSamplesOption = False,
 ) -> None:
     """See it work, on pictures and texts that come with the library.
 
@@ -157,7 +161,7 @@ def demo(
     results = []
     for name, where, task, systems, usual in DEMO:
         tell(f"{', '.join(systems)}: {task} on {where}, {budget or usual} each")
-        data = open_data(where)
+        data = open_data(where, samples=not no_samples)
         with (
             resumable(f"Stopped. The same command goes on; what is finished is kept in {out}."),
             TrainingProgress() as progress,

@@ -19,6 +19,7 @@ from sensorium.cli.options import (
     DeviceOption,
     JsonOption,
     MissingOption,
+    NoSamplesOption,
     PoolOption,
     RunArgument,
     SchemaOption,
@@ -68,6 +69,7 @@ def train(
     cache: CacheOption = None,
     split: SplitOption = None,
     missing: MissingOption = None,
+    no_samples: NoSamplesOption = False,
 ) -> None:
     """Train a system on data, and score it on the test rows.
 
@@ -83,7 +85,7 @@ def train(
     from sensorium.training.run import train as train_run
 
     of_system, of_training = read_settings(settings)
-    opened = open_rows(data, schema, split, missing)
+    opened = open_rows(data, schema, split, missing, samples=not no_samples)
     stem = Path(system.rpartition(":")[0] or system).stem
     folder = out or Path("runs") / f"{stem}-{short_name(data)}-seed{seed}"
     with (
@@ -144,6 +146,7 @@ def evaluate(
     ] = "test",
     pool: PoolOption = None,
     device: DeviceOption = None,
+    no_samples: NoSamplesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Score a run, on its own test rows or on other data.
@@ -154,7 +157,8 @@ def evaluate(
     from sensorium.training.run import load
 
     loaded = load(run, device.value if device else None)
-    evaluation = loaded.evaluate(data, split=split, pools=pool).as_dict()
+    scored = loaded.evaluate(data, split=split, pools=pool, samples=not no_samples)
+    evaluation = scored.as_dict()
     show_json(evaluation) if json else show(evaluation_table(evaluation))
 
 

@@ -109,6 +109,13 @@ PoolOption = Annotated[
         help="For retrieval: rank among so many candidates. Repeatable; the first one is the main.",
     ),
 ]
+NoSamplesOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-samples",
+        help="Show no rows: nothing of a row gets into reports, lists of bad rows or other files.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -119,11 +126,12 @@ def open_rows(
     schema: Path | None = None,
     split: str | None = None,
     missing: Sequence[str] | None = None,
+    samples: bool = True,
 ) -> Data:
     """The data that the options speak of."""
     from sensorium.data import open_data
 
-    return open_data(where, schema, split=split, missing=missing or ())
+    return open_data(where, schema, split=split, missing=missing or (), samples=samples)
 
 
 def read_settings(pairs: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -132,9 +140,8 @@ def read_settings(pairs: Sequence[str] | None) -> tuple[dict[str, Any], dict[str
     Raises:
         UserError: a text is not of that form.
     """
-    import yaml
-
     from sensorium.types.errors import UserError
+    from sensorium.types.plain_yaml import read_yaml
 
     system: dict[str, Any] = {}
     training: dict[str, Any] = {}
@@ -144,8 +151,8 @@ def read_settings(pairs: Sequence[str] | None) -> tuple[dict[str, Any], dict[str
         if not equals or not name:
             raise UserError(f"--set {pair}: expected NAME=VALUE, for example width=192")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = read_yaml(text)
+        except ValueError:
             value = text
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             value = float(value)  # YAML takes 1e-3 for text

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sensorium.cli.console import next_steps, show, show_json
-from sensorium.cli.options import DataArgument, JsonOption, SplitOption, open_rows, short_name
+from sensorium.cli.options import (
+    DataArgument,
+    JsonOption,
+    NoSamplesOption,
+    SplitOption,
+    open_rows,
+    short_name,
+)
 
 if TYPE_CHECKING:
     from sensorium.types import Schema
@@ -62,6 +69,7 @@ def inspect(
         typer.Option("--contact-sheet", metavar="FILE", help="The picture to write, a .png."),
     ] = None,
     split: SplitOption = None,
+    no_samples: NoSamplesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Look at data before anything is trained on them.
@@ -69,32 +77,37 @@ def inspect(
     Shows the rows of each split, what each column is taken for and why, content that stands in two
     splits, and rows that cannot be used. Writes a contact sheet, and a schema file to edit: when it
     is wrong about a field, mend the file and inspect again. An existing schema file is never
-    overwritten. Nothing is written into the folder of the data.
+    overwritten. Nothing is written into the folder of the data. With --no-samples there is no
+    contact sheet, and no value is shown.
 
     Example: sensorium inspect products/
     """
     from sensorium.data import contact_sheet as draw_contact_sheet
     from sensorium.data import inspect_data
     from sensorium.report.terminal import inspection_table
+    from sensorium.training.files import write_aside
     from sensorium.training.folder import RunFolder
 
     folder = out or Path(f"inspection-{short_name(data)}")
     schema_file = schema or folder / "schema.yaml"
     sheet_file = contact_sheet or folder / "contact-sheet.png"
     known = schema_file if schema_file.exists() else None
-    opened = open_rows(data, known, split)
+    opened = open_rows(data, known, split, samples=not no_samples)
     for target in {schema_file.parent, sheet_file.parent}:
         RunFolder(target).create()
     if known is None:
-        opened.schema.save(schema_file)
-    draw_contact_sheet(opened, sheet_file)
+        write_aside(schema_file, opened.schema.save)
+    files = {"schema": str(schema_file)}
+    if not no_samples:
+        draw_contact_sheet(opened, sheet_file)
+        files["contact_sheet"] = str(sheet_file)
     found = inspect_data(opened)
-    files = {"schema": str(schema_file), "contact_sheet": str(sheet_file)}
     if json:
         show_json({**asdict(found), "files": files})
         return
     show(inspection_table(found))
-    show(f"{'Read' if known else 'Wrote'} {schema_file}, wrote {sheet_file}")
+    sheet = "" if no_samples else f", wrote {sheet_file}"
+    show(f"{'Read' if known else 'Wrote'} {schema_file}{sheet}")
     where = f"--data {shlex.quote(data)} --schema {shlex.quote(str(schema_file))}"
     where += f" --split {split}" if split else ""
     next_steps(

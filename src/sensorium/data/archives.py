@@ -15,7 +15,7 @@ import pyarrow as pa
 from sensorium.data.folders import SPLIT_COLUMN, media_suffixes
 from sensorium.data.hub import splits_of_files
 from sensorium.data.sources import ArrowSource, Broken, Rows, is_member
-from sensorium.data.tables import fingerprint
+from sensorium.data.tables import fingerprint, first_line
 from sensorium.types import Fault, UserError
 
 # Members read while the tar is listed; all others wait until their row is read.
@@ -59,7 +59,7 @@ class TarSource(ArrowSource):
         except OSError as error:
             return Broken(f"{self._tars[tar]} cannot be read: {error.strerror}")
         if len(content) < size:
-            return Broken(f"{self._tars[tar]} is cut short")
+            return Broken(f"{self._tars[tar]} is cut short", "is cut short")
         return content
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,10 +125,12 @@ def _members(path: Path, faults: list[Fault]) -> Iterator[tuple[tarfile.TarInfo,
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
+                if member.size < 0:  # `tarfile` would go back, and so on for ever
+                    raise tarfile.ReadError("a member of less than no length")
                 if member.isdir() or PurePosixPath(member.name).name.startswith("."):
                     continue
                 if reason := _refusal(member):
-                    faults.append(Fault(f"{path.name}/{member.name}", "", reason))
+                    faults.append(Fault(f"{path.name}/{member.name}", "", reason, reason))
                     continue
                 _, dot, ending = _split_name(member.name)
                 if not dot:
@@ -140,13 +142,13 @@ def _members(path: Path, faults: list[Fault]) -> Iterator[tuple[tarfile.TarInfo,
                 yield member, content
             if not _is_whole(tar, path):
                 raise tarfile.ReadError("unexpected end of data")
-    except tarfile.ReadError as error:
-        raise UserError(
-            f"{path}: not a whole plain tar ({error}). Copy it again; unpack a compressed one "
-            "(.tar.gz) first, its members cannot be read by offset"
-        ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # `tarfile` lets through what its parts raise on damaged headers
+        raise UserError(
+            f"{path}: not a whole plain tar ({first_line(error)}). Copy it again; unpack a "
+            "compressed one (.tar.gz) first, its members cannot be read by offset"
+        ) from None
 
 
 def _is_whole(tar: tarfile.TarFile, path: Path) -> bool:
@@ -164,6 +166,8 @@ def _refusal(member: tarfile.TarInfo) -> str:
         return "it is a link"
     if not member.isfile():
         return "it is a device or another special file"
+    if member.issparse():
+        return "it has holes, so that it cannot be read by offset"
     return ""
 
 
@@ -183,8 +187,8 @@ def _add_text(
             row[column] = text.strip() if ending.startswith("cls") else text
             return
         value = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        faults.append(Fault(place, column, f"not readable: {error}"))
+    except (ValueError, RecursionError) as error:
+        faults.append(Fault(place, column, f"not readable: {error}", "not readable"))
         return
     if not isinstance(value, dict):
         row[column] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sensorium.data.sources import Source
+from sensorium.modalities.base import get_modality
 from sensorium.types import Schema, UserError
 from sensorium.types.names import did_you_mean
 
@@ -17,9 +18,12 @@ def without_missing_columns(schema: Schema, table: Source) -> Schema:
 def check_columns(schema: Schema, table: Source, new: bool = False) -> None:
     """Raise a `UserError` for a column the schema names and the table has not.
 
-    New rows may lack columns, but not all of them.
+    So too for a setting of a field that its modality does not know. New rows may lack columns, but
+    not all of them.
     """
     used = [entry for entry in schema if entry.role != "ignore"]
+    for entry in used:
+        get_modality(entry.modality).check(entry)
     if new and any(set(entry.source_columns) & set(table.column_names) for entry in used):
         return
     for entry in used:

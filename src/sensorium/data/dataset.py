@@ -49,6 +49,8 @@ class Data:
         new: whether these are new rows for a schema of other data, which may lack columns: the
             label of rows to predict, say. What they lack is absent.
         where: what `open_data` was given; empty if the data were put together otherwise.
+        samples: whether rows may be shown: in reports, in lists of what is wrong with them, and
+            wherever else a file would hold a part of them.
     """
 
     source: Source
@@ -61,6 +63,7 @@ class Data:
     reasons: Mapping[str, str] = field(default_factory=dict)
     new: bool = False
     where: str = ""
+    samples: bool = True
 
     @classmethod
     def build(
@@ -73,6 +76,7 @@ class Data:
         reasons: Mapping[str, str] | None = None,
         new: bool = False,
         where: str = "",
+        samples: bool = True,
     ) -> Data:
         """Put rows and schema together.
 
@@ -101,6 +105,7 @@ class Data:
             reasons=dict(reasons or {}),
             new=new,
             where=where,
+            samples=samples,
         )
 
     @property
@@ -114,7 +119,9 @@ class Data:
 
         What was fitted is not part of it; it belongs to a run.
         """
-        recipe = {"where": self.where, "split": self.split, "seed": self.seed}
+        recipe: dict[str, Any] = {"where": self.where, "split": self.split, "seed": self.seed}
+        if not self.samples:
+            recipe["samples"] = False
         if not self.missing:
             return recipe
         # What is hidden is said in the names of these fields, which a guess may not give.
@@ -132,7 +139,7 @@ class Data:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """Entries that were refused while the rows were listed."""
-        return self.table.faults
+        return self._shown(self.table.faults)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -161,6 +168,7 @@ class Data:
             reasons=self.reasons,
             new=self.new,
             where=self.where,
+            samples=self.samples,
         )
         return data.with_missing(*self.missing) if self.missing else data
 
@@ -172,6 +180,13 @@ class Data:
         """
         check_missing(missing, self.schema, self.source.column_names)
         return replace(self, missing=missing)
+
+    def without_samples(self) -> Data:
+        """The same rows, of which nothing is to be shown."""
+        return replace(self, samples=False)
+
+    def _shown(self, faults: Iterable[Fault]) -> tuple[Fault, ...]:
+        return tuple(fault if self.samples else fault.without_content() for fault in faults)
 
     def keys(self, rows: Rows) -> list[str]:
         """The names of rows."""
@@ -283,7 +298,7 @@ class Data:
             learned = get_modality(entry.modality).fit(entry, iter(values[entry.name]))
             fitted.append(entry.replace(fitted=learned))
             if entry.role in ("label", "answer"):
-                _check_varied(self.name, entry, values[entry.name])
+                _check_varied(self.name, entry, values[entry.name], self.samples)
         return replace(self, schema=self.schema.replace(*fitted))
 
     def _check_present(self, fields: Sequence[Field], rows: Rows) -> None:
@@ -328,9 +343,10 @@ class Data:
         """
         raws = self.raw(list(views), rows)
         keys = self.keys(rows)
-        return decode_rows(
+        samples, faults = decode_rows(
             rows, keys, raws, schema=self.schema, views=views, cache=cache, augment=augment
         )
+        return samples, list(self._shown(faults))
 
     def collate(
         self,
@@ -343,11 +359,12 @@ class Data:
         return collate(samples, self.schema, views, seed, faults)
 
 
-def _check_varied(name: str, entry: Field, values: Sequence[Any]) -> None:
+def _check_varied(name: str, entry: Field, values: Sequence[Any], shown: bool) -> None:
     distinct = {str(value) for value in values if is_filled(value)}
     if len(distinct) == 1:
+        value = f"'{distinct.pop()}'" if shown else "the same"
         raise UserError(
-            f"{name}: the {entry.role} '{entry.name}' is '{distinct.pop()}' in all training rows; "
+            f"{name}: the {entry.role} '{entry.name}' is {value} in all training rows; "
             "there is nothing to learn. Expected two values at least"
         )
 

@@ -69,7 +69,7 @@ def entries_of(raw: Any, field: Field, modality: Modality) -> list[Any]:
     """
     for value in raw if isinstance(raw, list) else (raw,):
         if isinstance(value, Broken):
-            raise BadValue(value.reason)
+            raise BadValue(value.reason, value.kind)
     return modality.entries(raw, field)
 
 
@@ -118,7 +118,8 @@ def decode_rows(
             at = ""
             sample = place_boxes(Sample(key, row, values), schema, views)
         except BadValue as error:
-            faults.append(Fault(key, at, str(error).removeprefix(f"field '{at}': ")))
+            reason = str(error).removeprefix(f"field '{at}': ")
+            faults.append(Fault(key, at, reason, error.kind, row))
             continue
         if augment is not None and augments:
             sample = augment_sample(

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from sensorium.data.sources import SPLIT_NAMES, ArrowSource
+from sensorium.data.sources import SPLIT_NAMES, ArrowSource, cells_of
 from sensorium.data.tables import (
     TABLE_SUFFIXES,
     fingerprint,
@@ -109,7 +109,7 @@ def _with_files(table: pa.Table, folder: Path) -> tuple[pa.Table, list[str]]:
         The table, and the names of the new columns, which are modalities.
     """
     suffixes = media_suffixes()
-    heads = {name: table.column(name).slice(0, 200).to_pylist() for name in table.column_names}
+    heads = {name: cells_of(table.column(name).slice(0, 200)) for name in table.column_names}
     for cells in heads.values():
         texts = [cell for cell in cells if isinstance(cell, str) and cell]
         if texts and 2 * sum(Path(text).suffix.lower() in suffixes for text in texts) > len(texts):
@@ -123,7 +123,7 @@ def _with_files(table: pa.Table, folder: Path) -> tuple[pa.Table, list[str]]:
             filled = [str(cell) for cell in cells if cell is not None]
             fits = filled and 10 * sum(cell in paths for cell in filled) >= 9 * len(filled)
             if fits and modality not in table.column_names:
-                found = [paths.get(str(cell)) for cell in table.column(name).to_pylist()]
+                found = [paths.get(str(cell)) for cell in cells_of(table.column(name))]
                 table = table.append_column(modality, pa.array(found, pa.string()))
                 added.append(modality)
                 break
@@ -137,10 +137,13 @@ def _from_above(table: pa.Table, folder: Path, prefix: Path) -> pa.Table:
         column = table.column(name)
         if not pa.types.is_string(column.type):
             continue
-        cells = column.to_pylist()
-        first = next((cell for cell in cells if cell), "")
+        cells = cells_of(column)
+        first = next((cell for cell in cells if cell and isinstance(cell, str)), "")
         if Path(first).suffix.lower() in suffixes and (folder / first).is_file():
-            moved = [cell and str(PurePosixPath(prefix.as_posix()) / cell) for cell in cells]
+            above = PurePosixPath(prefix.as_posix())
+            moved = [
+                str(above / cell) if cell and isinstance(cell, str) else None for cell in cells
+            ]
             table = table.set_column(place, name, pa.array(moved, pa.string()))
     return table
 

@@ -53,12 +53,16 @@ class Guess:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def guess_schema(source: Source) -> Guess:
+def guess_schema(source: Source, samples: bool = True) -> Guess:
     """Guess modality and role of every column from names and a sample of rows.
 
     The same rows give the same guess.
+
+    Args:
+        source: the rows.
+        samples: whether the reasons may quote them.
     """
-    columns = _look(source)
+    columns = _look(source, samples)
     organising = _organising(columns, source.key)
     fields = _fields(columns, organising)
     fields = _with_roles(fields, columns)
@@ -74,6 +78,12 @@ class _Column:
     modality: str = ""
     kind: str | None = None  # if it fits into a table
     reason: str = ""
+    samples: bool = True
+
+    @property
+    def example(self) -> str:
+        """A value, if values may be shown."""
+        return f" (e.g. {_described(self.values[0])})" if self.samples else ""
 
     def is_called(self, role: str) -> bool:
         return _plain(self.name) in _NAMES[role]
@@ -88,7 +98,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", parts.lower()).strip("_") or name
 
 
-def _look(source: Source) -> dict[str, _Column]:
+def _look(source: Source, samples: bool) -> dict[str, _Column]:
     """The columns of a sample of rows; those whose modality the source knows are not read."""
     rows = spread(np.arange(len(source)), _ROWS)
     unknown = [name for name in source.column_names if name not in source.hints]
@@ -100,7 +110,7 @@ def _look(source: Source) -> dict[str, _Column]:
             columns[name].reason = "known from the files"
             continue
         values = [v for v in cells[name] if not is_missing(v) and not isinstance(v, Broken)]
-        columns[name] = _judge(_Column(name, values, len(rows)))
+        columns[name] = _judge(_Column(name, values, len(rows), samples=samples))
     return columns
 
 
@@ -117,11 +127,11 @@ def _judge(column: _Column) -> _Column:
     column.modality = max(scores, key=lambda name: scores[name])
     if scores[column.modality] == 0.0:
         column.modality = ""
-        column.reason = f"{_described(values[0])}: of no modality that is known"
+        column.reason = f"of no modality that is known{column.example}"
     else:
         if column.modality == "category" and column.kind == "number":
             column.kind = "category"  # few whole numbers that repeat: codes, more likely than not
-        column.reason = f"its values look like {column.modality} (e.g. {_described(values[0])})"
+        column.reason = f"its values look like {column.modality}{column.example}"
     return column
 
 
@@ -204,7 +214,7 @@ def _fields(columns: Mapping[str, _Column], organising: Mapping[str, str]) -> li
         elif any(column.is_called(role) for role in ("label", "answer", "question", "kind")):
             fields.append(Field(name=column.name, modality=_label_modality(column)))
         elif _is_constant(column):
-            column.reason = f"the same in all rows looked at ({_described(column.values[0])})"
+            column.reason = f"the same in all rows looked at{column.example}"
             fields.append(Field(name=column.name, modality=column.modality, role="ignore"))
         elif _is_code(column):
             column.reason = "a value of its own in each row, and no text: says nothing of the row"

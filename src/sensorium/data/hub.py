@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from sensorium.data.folders import SPLIT_COLUMN
 from sensorium.data.sources import (
     SPLIT_NAMES,
+    Broken,
     Rows,
     Source,
     arrow_list_lengths,
+    cells_of,
     holds_media,
     unwrap_media,
 )
@@ -86,7 +88,7 @@ class HubSource(Source):
             table = part.select_columns(sorted({self._paths[n][0] for n in there}))[rows.tolist()]
         for name in there:
             column = _at(table, self._paths[name])
-            cells = column.to_pylist()
+            cells = cells_of(column)
             if holds_media(column.type):
                 cells = [unwrap_media(self.root, cell) for cell in cells]
             elif name in self._class_names:
@@ -99,7 +101,10 @@ class HubSource(Source):
     def _class_name(self, column: str, code: Any) -> Any:
         if isinstance(code, list):
             return [self._class_name(column, part) for part in code]
-        return None if code is None or code < 0 else self._class_names[column][code]
+        if isinstance(code, Broken):
+            return code
+        names = self._class_names[column]
+        return names[code] if code is not None and 0 <= code < len(names) else None
 
     def list_lengths(self, column: str) -> NDArray[np.int64] | None:
         """The lengths of a list column (0 for a null, or where a split lacks the column)."""
@@ -176,13 +181,18 @@ def open_parquet(paths: Sequence[Path], cache: Path | None) -> HubSource:
             by_split.setdefault(split, []).append(str(path))
     if not by_split:
         raise UserError(f"{paths[0]} is an empty table: it has no rows")
+    folder = _cache_folder(cache)
+    parts = {}
     with _datasets() as datasets:
-        parts = {
-            split: datasets.Dataset.from_parquet(
-                files, split=split or "train", cache_dir=_cache_folder(cache)
-            )
-            for split, files in by_split.items()
-        }
+        for split, files in by_split.items():
+            try:
+                parts[split] = datasets.Dataset.from_parquet(
+                    files, split=split or "train", cache_dir=folder
+                )
+            except Exception as error:  # damaged pages, and types and names it does not know
+                cause = error.__cause__
+                reason = first_line(cause if isinstance(cause, Exception) else error)
+                raise UserError(f"{files[0]} cannot be read as rows: {reason}") from None
     single = len(paths) == 1
     return HubSource(
         parts,

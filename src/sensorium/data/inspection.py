@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from sensorium.data.dataset import Data
 from sensorium.data.decoding import is_filled
 from sensorium.data.sources import Broken, Rows, chunked, spread
-from sensorium.modalities.base import get_modality
+from sensorium.modalities.base import Modality, get_modality
 from sensorium.types import BadValue, Fault, Field, UserError
 
 _LOOKED_AT = 1000
@@ -143,7 +143,7 @@ def _reports(data: Data, rows: Rows, num_bad: Mapping[str, int]) -> tuple[FieldR
                     continue
                 present[name] += 1
                 distinct[name].add(str(raw) if not isinstance(raw, bytes) else "")
-                if len(examples[name]) < _EXAMPLES:
+                if data.samples and len(examples[name]) < _EXAMPLES:
                     shown = _shown(_read(raw, data.schema[name]))
                     if shown not in examples[name]:
                         examples[name].append(shown)
@@ -209,14 +209,14 @@ def _faults(data: Data, fields: Iterable[Field], rows: Rows) -> list[Fault]:
     found: list[Fault] = []
     for entry in fields:
         modality = get_modality(entry.modality)
-        if entry.role in ("label", "answer") and not entry.fitted:
-            continue
+        if type(modality).fit is not Modality.fit and not entry.fitted:
+            continue  # that it could not be fitted is a note
         views = {entry.name: modality.View()}
         if entry.of is not None:
             anchor = data.schema[entry.of]
             views = {anchor.name: get_modality(anchor.modality).View(), **views}
         found += [
-            Fault(fault.key, entry.name, fault.reason)
+            replace(fault, field=entry.name)
             for fault in data.read(rows, views)[1]
             if fault.field in ("", entry.name)
         ]
@@ -269,7 +269,7 @@ def find_duplicates(data: Data) -> tuple[tuple[Duplicates, ...], int]:
                 if digest in known
             ]
             if equal:
-                pairs = np.asarray(equal[:_EXAMPLES])
+                pairs = np.asarray(equal[: _EXAMPLES if data.samples else 0]).reshape(-1, 2)
                 keys = zip(data.keys(pairs[:, 0]), data.keys(pairs[:, 1]), strict=True)
                 found.append(Duplicates(entry.name, (first, second), len(equal), tuple(keys)))
     return tuple(found), sum(len(rows) for rows in samples.values())

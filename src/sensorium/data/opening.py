@@ -31,6 +31,7 @@ def open_data(
     missing: Sequence[str] = (),
     cache: Path | None = None,
     new: bool = False,
+    samples: bool = True,
 ) -> Data:
     """Open data of any kind.
 
@@ -46,6 +47,8 @@ def open_data(
         missing: fields to hide in some rows: `FIELD:RATE` or `FIELD:RATE:by=COLUMN=VALUE`.
         cache: the folder for converted tables; that of `datasets` if None.
         new: rows that may lack columns of the schema, such as the label of rows to predict.
+        samples: whether rows may be shown; if not, no value, text, picture or name of one gets into
+            a report, a list of rows that were set aside, or another file of a run.
 
     Raises:
         UserError: there is nothing there, nothing readable, or nothing that fits the schema.
@@ -62,7 +65,7 @@ def open_data(
         if table.schema is not None:
             schema = table.schema
         else:
-            guess = guess_schema(table)
+            guess = guess_schema(table, samples)
             schema, reasons = guess.schema, guess.reasons
     is_path = not str(where).startswith(("playground:", "hub:"))
     data = Data.build(
@@ -73,6 +76,7 @@ def open_data(
         reasons=reasons,
         new=new,
         where=str(Path(where).expanduser().absolute() if is_path else where),
+        samples=samples,
     )
     return data.with_missing(*map(parse_missing, missing)) if missing else data
 

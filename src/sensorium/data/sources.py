@@ -40,9 +40,10 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Broken:
-    """A cell that cannot be read, and why."""
+    """A cell that cannot be read, and why: with what it says, and without."""
 
     reason: str
+    kind: str = "cannot be read"
 
 
 class Source(ABC):
@@ -137,11 +138,14 @@ class ArrowSource(Source):
         found = {}
         for name in names:
             column = self.table.column(name)
-            cells = column.take(indices).to_pylist()
+            cells = cells_of(column.take(indices))
             if holds_media(column.type):
                 cells = [unwrap_media(self.root, cell) for cell in cells]
             elif name in self._path_columns:
-                cells = [cell and locate(self.root, cell) for cell in cells]
+                cells = [
+                    locate(self.root, cell) if cell and isinstance(cell, str) else cell
+                    for cell in cells
+                ]
             found[name] = cells
         return found
 
@@ -210,6 +214,21 @@ def flattened(table: pa.Table) -> pa.Table:
     return flattened(pa.table(columns)) if nested else table
 
 
+def cells_of(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; those that Python has no value for, such as a year 10,000, broken."""
+    try:
+        return list(column.to_pylist())
+    except Exception:  # a damaged file may hold any bits
+        return [_cell(value) for value in column]
+
+
+def _cell(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except Exception as error:
+        return Broken(f"a value of type {value.type} that cannot be read: {error}")
+
+
 def is_member(kind: pa.DataType) -> bool:
     """Whether a column says where in a tar its values are."""
     return pa.types.is_struct(kind) and {f.name for f in kind} == {"tar", "offset", "size"}
@@ -226,8 +245,8 @@ def unwrap_media(root: Path | None, cell: Any) -> Any:
     """The bytes of a media struct, or else the file it names."""
     if isinstance(cell, list):
         return [unwrap_media(root, value) for value in cell]
-    if cell is None:
-        return None
+    if cell is None or isinstance(cell, Broken):
+        return cell
     if cell["bytes"] is not None:
         return cell["bytes"]
     return None if not cell["path"] else locate(root, cell["path"])
@@ -244,18 +263,21 @@ def arrow_list_lengths(column: pa.ChunkedArray) -> NDArray[np.int64] | None:
 def locate(root: Path | None, text: str) -> Path | Broken:
     """The file a cell names, which must be in the folder of the data."""
     if "://" in text:
-        return Broken(f"'{text}' is an address; expected a file. Download it first")
+        return Broken(
+            f"'{text}' is an address; expected a file. Download it first", "is an address"
+        )
     if root is None:
         return Broken(f"'{text}' names a file, but these rows have no folder of their own")
     try:
         found = os.path.realpath(root / text, strict=True)
     except FileNotFoundError:
-        return Broken(f"no such file: {root / text}")
+        return Broken(f"no such file: {root / text}", "names a file that is not there")
     except (OSError, ValueError) as error:
         return Broken(f"'{text}' cannot be opened: {error}")
     inside = _real(root)
     if os.path.commonpath([found, inside]) != inside:
-        return Broken(f"'{text}' leads out of the folder {root}; put the file into it")
+        reason = "leads out of the folder"
+        return Broken(f"'{text}' {reason} {root}; put the file into it", reason)
     return Path(found)
 
 

@@ -127,7 +127,7 @@ def read_jsonl(path: Path) -> pa.Table:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits too
             raise UserError(f"{path} line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{path} line {number}: expected an object {{...}}, found {_kind(row)}")
@@ -140,7 +140,7 @@ def read_json(path: Path) -> pa.Table:
     """A JSON file that is a list of objects, or an object with one such list."""
     try:
         content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not JSON: {error}. If it has one object a line, call it .jsonl"
         ) from None
@@ -212,15 +212,22 @@ def read_parquet(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path)
+        _column_names(path, table.column_names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a whole Parquet file: {first_line(error)}") from None
+    return table
 
 
 def _read_text(path: Path) -> str:
     content = read_bytes(path)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path} begins as UTF-16, but is not whole ({error}). Save the file as UTF-8"
+            ) from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Audio(Modality):
     suffixes = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
     View = AudioView
     cached = True
+    options = MappingProxyType({"path": bool})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
         """Files of these types, or arrays with a sampling rate."""
@@ -77,9 +79,12 @@ class Audio(Modality):
         if samples.ndim == 2:
             samples = samples.mean(axis=1)
         if samples.size == 0:
-            raise BadValue(f"field '{field.name}': a recording without samples")
+            raise BadValue(f"field '{field.name}': a recording without samples", "has no samples")
         if not np.isfinite(samples).all():
-            raise BadValue(f"field '{field.name}': a recording with samples that are not finite")
+            raise BadValue(
+                f"field '{field.name}': a recording with samples that are not finite",
+                "has samples that are not finite",
+            )
         return _resample(samples.astype(np.float32), rate, view.rate)[: view.num_samples]
 
     def collate(
@@ -142,7 +147,8 @@ def _from_file(raw: Any, field: Field, seconds: float) -> tuple[NDArray[Any], in
     except soundfile.SoundFileError as error:
         reason = getattr(error, "error_string", str(error))
         raise BadValue(
-            f"field '{field.name}': {label(source)} cannot be decoded: {reason}"
+            f"field '{field.name}': {label(source)} cannot be decoded: {reason}",
+            "cannot be decoded",
         ) from None
     return np.concatenate(blocks), rate
 

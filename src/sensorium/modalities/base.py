@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from sensorium.types import BadValue, Field, UserError
 from sensorium.types.names import did_you_mean
 
+LANGUAGES = ("en", "de", "id", "zh")
+"""In which a flip of a picture knows the words for left and right."""
+
 
 class View(BaseModel):
     """What a system wants from a field's raw values; each modality has a subclass of its own."""
@@ -40,12 +43,33 @@ class Modality(ABC):
         suffixes: the file endings it claims, with the dot, in lower case.
         View: what a system may ask of it; the defaults serve any system.
         cached: whether decoded values are slow to make, and worth keeping in the media cache.
+        options: what a field may set, and to what: a type, or one of some values. None leaves it to
+            the modality to complain.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
     View: ClassVar[type[View]] = View
     cached: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, type | tuple[Any, ...]] | None] = None
+
+    def check(self, field: Field) -> None:
+        """Raise a `UserError` that says why, if the settings of a field make no sense."""
+        if self.options is None:
+            return
+        for option, value in field.options.items():
+            if option not in self.options:
+                known = did_you_mean(option, self.options) if self.options else ""
+                raise UserError(
+                    f"field '{field.name}': {self.name} has no option '{option}'. {known}".rstrip()
+                )
+            expected = self.options[option]
+            fits = isinstance(value, expected) if isinstance(expected, type) else value in expected
+            if not fits or value == "":
+                words = expected.__name__ if isinstance(expected, type) else list(expected)
+                raise UserError(
+                    f"field '{field.name}', option '{option}': expected {words}, found {value!r:.60}"
+                )
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
         """How likely (0 to 1) a column of these values is of this modality."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ class Boxes(_Tuples):
 
     name = "boxes"
     View = BoxesView
+    options = MappingProxyType({"format": ("xyxy", "xywh"), "unit": ("fraction", "pixel")})
     length = 4
 
     def _check_guess(self, item: Any) -> None:
@@ -105,7 +107,8 @@ class Boxes(_Tuples):
         if not (x1 < x2 and y1 < y2):
             raise BadValue(
                 f"field '{field.name}': box {raw!r} has no area; expected x1 < x2 and y1 < y2 "
-                "(option format: xywh if it is left, top, width, height)"
+                "(option format: xywh if it is left, top, width, height)",
+                "has no area",
             )
         box = (x1, y1, x2, y2)
         if not is_in_pixels(field):
@@ -130,6 +133,7 @@ class Spans(_Tuples):
     """
 
     name = "spans"
+    options = MappingProxyType({"names": str})
     length = 2
 
     def _check_guess(self, item: Any) -> None:
@@ -174,7 +178,8 @@ def within_picture(box: Sequence[float], field: Field) -> Corners:
     if min(box) < -_TOLERANCE or max(box) > 1 + _TOLERANCE:
         raise BadValue(
             f"field '{field.name}': box {Boxes().show(box, field)} reaches out of the picture; "
-            "expected shares in [0, 1] (option unit: pixel if it is in pixels)"
+            "expected shares in [0, 1] (option unit: pixel if it is in pixels)",
+            "reaches out of the picture",
         )
     x1, y1, x2, y2 = (min(max(number, 0.0), 1.0) for number in box)
     if not (x1 < x2 and y1 < y2):

@@ -47,12 +47,13 @@ def to_number(value: Any, column: str, decimal: str = ".") -> float:
         except ValueError:
             raise BadValue(
                 f"column '{column}': '{_short(value)}' is no number; write 3.5, or set the option "
-                "decimal: ',' for numbers such as 3,5"
+                "decimal: ',' for numbers such as 3,5",
+                "is no number",
             ) from None
     else:
         raise BadValue(f"column '{column}': expected a number, found {type(value).__name__}")
     if not abs(number) <= LARGEST:  # nor if it is NaN
-        raise BadValue(f"column '{column}': {value} is no finite number")
+        raise BadValue(f"column '{column}': {value} is no finite number", "is no finite number")
     return number
 
 
@@ -80,7 +81,8 @@ def to_days(value: Any, column: str, date_format: str | None = None) -> float:
     if moment is None:
         raise BadValue(
             f"column '{column}': '{_short(value)}' is no date; write 2024-12-31, or set the option "
-            "date_format, for example '%m/%d/%Y'"
+            "date_format, for example '%m/%d/%Y'",
+            "is no date",
         )
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

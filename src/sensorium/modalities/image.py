@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +96,7 @@ class Image(Modality):
     )
     View = ImageView
     cached = True
+    options = MappingProxyType({"path": bool})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
         """Files of these types, or values that are pictures."""
@@ -127,13 +129,14 @@ class Image(Modality):
         except BadValue:
             raise
         except PIL.UnidentifiedImageError:
-            reason = "is no picture of a known kind"
+            reason = kind = "is no picture of a known kind"
         except PIL.Image.DecompressionBombError:
-            reason = f"has more than {MAX_PIXELS} pixels"
+            reason = kind = f"has more than {MAX_PIXELS} pixels"
         except Exception as error:  # decoders of damaged files raise whatever they like
-            reason = f"cannot be decoded: {error or type(error).__name__}"
+            kind = "cannot be decoded"
+            reason = f"{kind}: {error or type(error).__name__}"
         where = "the picture" if source is None else label(source)
-        raise BadValue(f"field '{field.name}': {where} {reason}")
+        raise BadValue(f"field '{field.name}': {where} {reason}", kind)
 
     def collate(
         self, values: Sequence[Picture], field: Field, view: ImageView

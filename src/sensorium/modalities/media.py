@@ -45,13 +45,16 @@ def checked(raw: Any, field: Field, expected: str) -> Path | bytes:
             size = source.stat().st_size
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise BadValue(f"field '{field.name}': {source} cannot be read: {reason}") from None
+            raise BadValue(
+                f"field '{field.name}': {source} cannot be read: {reason}", "cannot be read"
+            ) from None
         if source.is_dir():
             raise BadValue(f"field '{field.name}': {source} is a folder, not a file")
     if size == 0:
-        raise BadValue(f"field '{field.name}': {label(source)} is empty (0 bytes)")
+        raise BadValue(f"field '{field.name}': {label(source)} is empty (0 bytes)", "is empty")
     if size > MAX_BYTES:
-        raise BadValue(f"field '{field.name}': {label(source)} has more than {MAX_BYTES} bytes")
+        reason = f"has more than {MAX_BYTES} bytes"
+        raise BadValue(f"field '{field.name}': {label(source)} {reason}", reason)
     return source
 
 

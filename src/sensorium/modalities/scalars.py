@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, is_missing
+from sensorium.modalities.base import LANGUAGES, Modality, is_missing
 from sensorium.modalities.cells import is_number, to_class, to_list, to_number
 from sensorium.types import BadValue, Field
 from sensorium.types.names import did_you_mean
@@ -74,7 +75,8 @@ class _Classes(Modality):
         if code is None:
             raise BadValue(
                 f"field '{field.name}': no training row has the class '{name}'. "
-                + did_you_mean(name, names)
+                + did_you_mean(name, names),
+                "has a class that no training row has",
             )
         return code
 
@@ -86,6 +88,7 @@ class Category(_Classes):
     """
 
     name = "category"
+    options = MappingProxyType({"classes": list, "language": LANGUAGES})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
         """Values that repeat: text, truth values, or few different whole numbers."""
@@ -137,6 +140,7 @@ class Categories(_Classes):
     """
 
     name = "categories"
+    options = MappingProxyType({"classes": list, "separator": str, "language": LANGUAGES})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
         """Lists of short texts that repeat, or texts of such with a separator."""
@@ -199,6 +203,7 @@ class Number(Modality):
     """
 
     name = "number"
+    options = MappingProxyType({"decimal": (".", ",")})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
         """Numbers, or text that reads as such; fractions are the surest."""

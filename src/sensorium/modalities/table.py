@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Table(Modality):
 
     name = "table"
     View = TableView
+    options = MappingProxyType({"decimal": (".", ","), "date_format": str})
 
     def entries(self, raw: Any, field: Field) -> list[Any]:
         """The row, if any of its cells is filled."""
@@ -46,18 +48,18 @@ class Table(Modality):
             or any(not is_missing(row.get(column)) for column in field.columns)
         ]
 
-    def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
-        """For each column mean and spread, or the classes.
-
-        Raises:
-            UserError: a column is of an unknown kind.
-        """
+    def check(self, field: Field) -> None:
+        """Refuse columns of unknown kinds, too."""
+        super().check(field)
         for column, kind in field.columns.items():
             if kind not in KINDS:
                 raise UserError(
                     f"field '{field.name}', column '{column}': unknown kind '{kind}'. "
                     + did_you_mean(kind, KINDS)
                 )
+
+    def fit(self, field: Field, values: Iterable[Any]) -> dict[str, Any]:
+        """For each column mean and spread, or the classes."""
         found: dict[str, list[Any]] = {column: [] for column in field.columns}
         for row in values:
             for column, kind in field.columns.items():
@@ -99,7 +101,8 @@ class Table(Modality):
             else:
                 number = (value - fitted[column]["mean"]) / fitted[column]["std"]
                 if abs(number) > LARGEST:
-                    raise BadValue(f"column '{column}': {cell} is far outside of the training rows")
+                    reason = "is far outside of the training rows"
+                    raise BadValue(f"column '{column}': {cell} {reason}", reason)
                 row[at] = number
         return row
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 # Loader workers are the parallelism. With threads of its own the tokenizer would have to switch
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, View
+from sensorium.modalities.base import LANGUAGES, Modality, View
 from sensorium.modalities.media import checked, share_of_files
 from sensorium.types import BadValue, Field, UserError
 
@@ -263,6 +264,7 @@ class Text(Modality):
     name = "text"
     suffixes = (".txt", ".md")
     View = TextView
+    options = MappingProxyType({"path": bool, "language": LANGUAGES})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
         """Strings, the likelier the longer and the more distinct they are."""
@@ -283,7 +285,7 @@ class Text(Modality):
                 return _clean(bytes(raw).decode("utf-8-sig"))
             except UnicodeDecodeError as error:
                 raise BadValue(
-                    f"field '{field.name}': bytes that are not UTF-8 ({error})"
+                    f"field '{field.name}': bytes that are not UTF-8 ({error})", "is not UTF-8"
                 ) from None
         if isinstance(raw, Path):
             return _clean(_read(raw, field))
@@ -320,6 +322,10 @@ def _read(path: Path, field: Field) -> str:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(MAX_CHARACTERS)
     except UnicodeDecodeError as error:
-        raise BadValue(f"field '{field.name}': {path} is not UTF-8 text ({error})") from None
+        raise BadValue(
+            f"field '{field.name}': {path} is not UTF-8 text ({error})", "is not UTF-8"
+        ) from None
     except OSError as error:
-        raise BadValue(f"field '{field.name}': {path} cannot be read: {error.strerror}") from None
+        raise BadValue(
+            f"field '{field.name}': {path} cannot be read: {error.strerror}", "cannot be read"
+        ) from None

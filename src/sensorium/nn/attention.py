@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -65,7 +64,8 @@ class QuickGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it elementwise."""
-        return x * torch.sigmoid(1.702 * x)
+        # x * sigmoid(1.702 x), through an activation whose backward is one kernel that keeps one tensor
+        return F.silu(1.702 * x).mul_(1 / 1.702)
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sensorium.nn.attention import Attention, FeedForward
 from sensorium.nn.masks import Rule, bidirectional
+from sensorium.nn.pooling import at_place
 from sensorium.types import Tokens
 
 Norm = Literal["pre", "post"]
@@ -55,11 +56,29 @@ class Layer(nn.Module):
         context: Float[Tensor, "batch keys width"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """One layer; it attends to itself, or to a context (used as it is, without a norm)."""
+        asked = self.attention_norm(x) if self.norm == "pre" else x
+        return self._add(x, self.attention(asked, mask, context))
+
+    def at(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        place: Int[Tensor, "batch"],
+        mask: Bool[Tensor, "batch 1 #tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch width"]:
+        """What `forward` gives at one place of each sequence; the others are not computed."""
+        seen = self.attention_norm(x) if self.norm == "pre" else x
+        if mask is not None and mask.shape[2] > 1:
+            mask = at_place(mask[:, 0], place)[:, None, None]
+        attended = self.attention(at_place(seen, place)[:, None], mask, context=seen)
+        return self._add(at_place(x, place)[:, None], attended).squeeze(1)
+
+    def _add(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows the attention: the first residual, and the second part with its own."""
         if self.norm == "pre":
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask, context))
+            x = x + self.dropout(attended)
             x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         else:
-            x = self.attention_norm(x + self.dropout(self.attention(x, mask, context)))
+            x = self.attention_norm(x + self.dropout(attended))
             x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return x
 
@@ -83,6 +102,19 @@ class Layers(nn.ModuleList):
         for layer in self:
             x = layer(x, mask)
         return x
+
+    def walk_to(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        place: Int[Tensor, "batch"],
+        mask: Bool[Tensor, "batch 1 #tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch width"]:
+        """What `walk` gives at one place of each sequence: the last layer computes no other."""
+        if not len(self):
+            return at_place(x, place)
+        for layer in self[:-1]:
+            x = layer(x, mask)
+        return self[-1].at(x, place, mask)  # type: ignore[operator,no-any-return]
 
 
 def transformer(depth: int, width: int, heads: int, **settings: object) -> Layers:

@@ -127,8 +127,10 @@ class Regions(PlaygroundView):
         ways += ["tile"] if self._tiles else []
         way = ways[member % len(ways)]
         for attempt in range(ATTEMPTS):
-            if attempt == TRIES:  # places, grounds and sizes can be used up; pictures cannot
+            if attempt == TRIES:  # places, grounds and sizes are used up first
                 way = "picture"
+            if attempt > ATTEMPTS // 2:  # so are pictures, where few may be in the split
+                way = ways[attempt % len(ways)]
             changed = self._changed(stream, scene, mention, way)
             if changed is None or not changed.tidy():
                 continue

@@ -60,9 +60,9 @@ class Examples:
 
 
 def gather_examples(data: Data, evaluation: Mapping[str, Any], system: str) -> Examples | None:
-    """The examples of `evaluation.json`, read from the rows it was made on."""
+    """The examples of `evaluation.json`, read from the rows it was made on, if they may be shown."""
     found = evaluation["examples"]
-    if not found:
+    if not found or not data.samples:
         return None
     if "found" in found[0]:
         return _searches(data, found, system)

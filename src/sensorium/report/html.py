@@ -20,22 +20,27 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, samples: bool = True) -> Path:
     """The report of a run, of a comparison, or of a folder of comparisons; data are opened again.
+
+    Args:
+        folder: of the run or the comparisons.
+        samples: whether rows may be shown; if the run was made on data of which none may, none is.
 
     Raises:
         UserError: the folder is none of these.
     """
     if (folder / "compare.json").is_file():
-        return write_comparison_report(folder, reopened(folder))
+        return write_comparison_report(folder, reopened(folder) if samples else None)
     if RunFolder(folder).run_file.is_file():
-        return write_run_report(folder, reopened(folder))
+        return write_run_report(folder, reopened(folder) if samples else None)
     parts = sorted(path.parent for path in folder.glob("*/compare.json"))
     if not parts:
         raise UserError(
             f"{folder} is neither a run nor a comparison: it has no run.json and no compare.json"
         )
-    return write_combined_report(folder, [(part, reopened(part)) for part in parts])
+    opened = [(part, reopened(part) if samples else None) for part in parts]
+    return write_combined_report(folder, opened)
 
 
 def write_comparison_report(folder: Path, data: Data | None) -> Path:

@@ -64,6 +64,7 @@ class Point:
         value, low, high: its metric; no interval if None.
         cost: for the plot of quality against cost.
         is_best: drawn so that it stands out.
+        seeds: the metric of each run, drawn small.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Point:
     high: float | None
     cost: float = 0.0
     is_best: bool = False
+    seeds: tuple[float, ...] = ()
 
     @property
     def colour(self) -> str:
@@ -97,6 +99,8 @@ def interval_plot(points: Sequence[Point], label: str) -> str:
             if point.low is not None and point.high is not None:
                 axes.plot([point.low, point.high], [place] * 2, color=point.colour, linewidth=2.2)
             axes.plot(point.value, place, "o", color=point.colour, markersize=6.5)
+            above = [place + 0.28] * len(point.seeds)
+            axes.plot(point.seeds, above, "o", color=MUTED, markersize=2.6, linestyle="none")
         axes.set_yticks(places, [_short(point.name) for point in points], color=INK)
         axes.set_ylim(-0.6, len(points) - 0.4)
         axes.set_xlabel(label)
@@ -220,6 +224,16 @@ def _embedded(svg: str) -> str:
     for stand_in, colour in _COLOURS.items():
         svg = svg.replace(stand_in, colour)
     return svg
+
+
+def standalone(svg: str) -> str:
+    """A plot as a file of its own, with colours for a light and for a dark page."""
+    light = "--ink:#1c2024;--muted:#676f78;--line:#d9dce0;--accent:#3566b8;--good:#16794c"
+    dark = "--ink:#e8eaec;--muted:#98a1aa;--line:#3a4148;--accent:#7ba6f0;--good:#55c58d"
+    style = f"svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
+    head, rest = svg.split(">", 1)
+    font = 'font-family="sans-serif"'
+    return f'{head} xmlns="http://www.w3.org/2000/svg" {font}><style>{style}</style>{rest}\n'
 
 
 def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:

@@ -63,7 +63,7 @@ def evaluation_table(evaluation: Row) -> RenderableType:
     metrics = evaluation["metrics"]
     cells = {numbers.without_direction(key): key for key in metrics}
     directions = sorted(dict.fromkeys(direction for _, direction in cells), key=bool)
-    table = _table(title=title)
+    table = plain_table(title=title)
     table.add_column("metric")
     for direction in directions:
         both = "both ways" if len(directions) > 1 else "value"
@@ -90,7 +90,7 @@ def inspection_table(found: Inspection) -> RenderableType:
     splits = [f"{split} {num:,}" for split, num in found.num_rows.items() if split != "all"]
     rows = numbers.plural(found.num_rows["all"], "row")
     head = Text(found.name, style="bold").append(f": {rows}: {', '.join(splits)}", style="not bold")
-    table = _table()
+    table = plain_table()
     for heading in ("field", "modality", "role"):
         table.add_column(heading, no_wrap=True)
     table.add_column("present", justify="right")
@@ -132,7 +132,7 @@ def inspection_table(found: Inspection) -> RenderableType:
 
 def systems_table(cards: Mapping[str, Card]) -> RenderableType:
     """The catalogue: a line for each system."""
-    table = _table()
+    table = plain_table()
     table.add_column("system", style="bold", no_wrap=True)
     for heading in ("title", "paper", "reads", "tasks"):
         table.add_column(heading)
@@ -164,7 +164,7 @@ class _Fitting:
         boundless = options.update(width=10_000)
         for num_columns in range(len(order), 0, -1):
             taken = order[:num_columns]
-            table = _table()
+            table = plain_table()
             shown = [column for column in self.columns if column in taken]
             for column in shown:
                 table.add_column(column.heading, justify=column.justify, vertical="bottom")
@@ -229,7 +229,7 @@ def _difference_line(difference: Row) -> Text:
     return line
 
 
-def _table(title: str | None = None) -> Table:
+def plain_table(title: str | None = None) -> Table:
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )

@@ -10,16 +10,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sensorium.data import Data
 from sensorium.report import numbers
 from sensorium.report.examples import Examples, gather_examples
 from sensorium.report.plots import Curve, Point, cost_plot, curve_plot, interval_plot
 from sensorium.systems.base import Embeds, Predicts
 from sensorium.systems.registry import get_system
+from sensorium.training.files import read_yaml
 from sensorium.training.folder import RunFolder
-from sensorium.types import UserError
+from sensorium.types import UserError, plain_yaml
 
 MOST_FAULTS = 20
 MOST_OTHERS = 3  # metrics beside the main one; all are in a table of their own
@@ -194,9 +193,13 @@ def run_view(folder: Path, data: Data | None) -> View:
             view.examples = gather_examples(data, evaluation, info["system"])
     faults = run.read_faults()
     view.num_faults = len(faults)
-    view.faults = [(f"{fault.key}, {fault.field}", fault.reason) for fault in faults[:MOST_FAULTS]]
-    settings = yaml.safe_load(run.config_file.read_text())
-    view.settings = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    if data is None:
+        faults = [fault.without_content() for fault in faults]
+    view.faults = [
+        (", ".join(filter(None, (fault.key, fault.field))), fault.reason)
+        for fault in faults[:MOST_FAULTS]
+    ]
+    view.settings = plain_yaml.write_yaml(read_yaml(run.config_file))
     view.environment = list(info["versions"].items())
     view.steps = _asking(folder, info)
     return view

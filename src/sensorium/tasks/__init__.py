@@ -13,8 +13,14 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def get_task(name: str, *, pools: Sequence[int] | None = None, max_rows: int | None = None) -> Task:
-    """The task of that name.
+def get_task(
+    name: str,
+    *,
+    pools: Sequence[int] | None = None,
+    max_rows: int | None = None,
+    whole_groups: bool = False,
+) -> Task:
+    """The task of that name; the rest is for retrieval.
 
     Raises:
         UserError: there is none; the message suggests the nearest.
@@ -22,7 +28,7 @@ def get_task(name: str, *, pools: Sequence[int] | None = None, max_rows: int | N
     if name not in TASKS:
         raise UserError(f"unknown task '{name}'. {did_you_mean(name, TASKS)}")
     if name == Retrieval.name:
-        return Retrieval(pools, max_rows)
+        return Retrieval(pools, max_rows, whole_groups)
     return TASKS[name]()
 
 

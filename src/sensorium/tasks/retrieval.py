@@ -39,13 +39,21 @@ class Retrieval(Task):
             are called `pool256/R@1`. None: all test rows are one pool, or pools of 50 for a system
             that reads every pair.
         max_rows: how many rows are scored at the first pool size.
+        whole_groups: rows of one group are in one pool, where they are the hardest candidates for
+            each other; else pools are random.
     """
 
     name = "retrieval"
 
-    def __init__(self, pools: Sequence[int] | None = None, max_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        pools: Sequence[int] | None = None,
+        max_rows: int | None = None,
+        whole_groups: bool = False,
+    ) -> None:
         self.pools = tuple(pools) if pools else None
         self.max_rows = max_rows
+        self.whole_groups = whole_groups
 
     def assign(self, schema: Schema, target: str | None = None) -> Schema:
         """One query and one target; labels are of no use here.
@@ -106,7 +114,7 @@ class Retrieval(Task):
             chosen = rows[:limit] if number == 0 else rows
             pairs = _Pairs(reader, data, chosen, query, target)
             size = min(pool or len(pairs.queries), len(pairs.queries))
-            pairs.divide(size, seed)
+            pairs.divide(size, self.whole_groups, seed)
             matrix = pairs.embedded() if embeds else pairs.scored()
             scores = pairs.ranked(matrix, names, seed)
             asked += len(pairs.targets)
@@ -168,13 +176,16 @@ class _Pairs:
         self.query_at = self.at[first]
         self.queries = self.targets[first]
         self.query_groups = np.arange(len(first))
-        self.clusters = data.groups(self.targets)
+        clusters = np.unique(data.groups(self.targets), return_inverse=True)[1]
+        self.query_clusters, self.target_clusters = clusters[first], clusters
 
-    def divide(self, size: int, seed: int) -> None:
-        """Divide them into pools."""
-        self.query_pools, self.target_pools = assign_pools(
-            self.query_groups, self.target_groups, size, seed
-        )
+    def divide(self, size: int, whole_groups: bool, seed: int) -> None:
+        """Divide them into pools of about `size` queries."""
+        groups = self.query_groups, self.target_groups
+        if whole_groups:
+            groups = self.query_clusters, self.target_clusters
+            size = max(1, round(size * (1 + int(groups[1].max())) / len(self.queries)))
+        self.query_pools, self.target_pools = assign_pools(*groups, size, seed)
 
     def embedded(self) -> Matrix:
         """Embeddings of all queries and of all targets."""

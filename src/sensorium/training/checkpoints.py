@@ -6,7 +6,6 @@ moments, running averages and a few numbers; safetensors and JSON only.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.training.files import (
+    read_json,
     read_tensors,
+    remove_parts,
     write_folder_aside,
     write_json,
     write_tensors,
 )
 from sensorium.training.optimizer import WeightAverage
+from sensorium.types import UserError
 
 KEPT = 2
 
@@ -93,22 +95,38 @@ def _all_checkpoints(folder: Path) -> list[Path]:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint. Parts of one that a kill left behind are removed."""
-    for part in folder.glob(".*.part"):
-        shutil.rmtree(part, ignore_errors=True)
+    remove_parts(folder)
     found = _all_checkpoints(folder)
     return found[-1] if found else None
 
 
 def load_progress(checkpoint: Path) -> Progress:
     """Where the run was."""
-    state = json.loads((checkpoint / "progress.json").read_text())
-    state.pop("average_updates")
-    return Progress(**state)
+    state = read_json(checkpoint / "progress.json")
+    try:
+        state.pop("average_updates")
+        return Progress(**state)
+    except (AttributeError, KeyError, TypeError):
+        raise _unfit(checkpoint, "progress.json says something else") from None
 
 
 def load_model(checkpoint: Path, model: nn.Module) -> None:
-    """Put back the weights."""
-    model.load_state_dict(read_tensors(checkpoint / "model.safetensors"))
+    """Put back the weights.
+
+    Raises:
+        UserError: they are damaged, or those of another system.
+    """
+    try:
+        model.load_state_dict(read_tensors(checkpoint / "model.safetensors"))
+    except RuntimeError as error:
+        raise _unfit(checkpoint, str(error)) from None
+
+
+def _unfit(checkpoint: Path, why: str) -> UserError:
+    return UserError(
+        f"the checkpoint {checkpoint} does not fit this run: {why}. Remove it to go on from the "
+        "one before, or the run folder to begin anew"
+    )
 
 
 def load_optimizer(
@@ -120,11 +138,12 @@ def load_optimizer(
     """Put back the optimizer's moments and the running average."""
     for key_name, tensor in read_tensors(checkpoint / "optimizer.safetensors").items():
         key, _, name = key_name.partition("/")
+        if name not in trained:
+            raise _unfit(checkpoint, f"'{name}' is not trained in this stage")
         parameter = trained[name]
         on = tensor if key == "step" else tensor.to(parameter.device)
         optimizer.state[parameter][key] = on
     if average is not None:
         for name, tensor in read_tensors(checkpoint / "average.safetensors").items():
             average.values[name].copy_(tensor)
-        state = json.loads((checkpoint / "progress.json").read_text())
-        average.num_updates = state["average_updates"]
+        average.num_updates = read_json(checkpoint / "progress.json")["average_updates"]

@@ -7,13 +7,13 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
-from sensorium.types import UserError
+from sensorium.types import UserError, plain_yaml
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -29,14 +29,12 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.replace(path)
-    except Exception as error:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         # safetensors reports a full disk through an exception of its own
         if isinstance(error, OSError) or type(error).__module__.startswith("safetensors"):
-            raise UserError(
-                f"cannot write {path}: {error}. Free some space or choose another folder; "
-                "what was saved before is intact and the run can be resumed from it"
-            ) from error
+            raise _unwritten(path, error) from error
         raise
 
 
@@ -50,17 +48,62 @@ def write_folder_aside(folder: Path, write: Callable[[Path], object]) -> None:
         if folder.exists():
             shutil.rmtree(folder)
         aside.replace(folder)
+        _settle(folder.parent)
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {folder}: {error}") from error
+        if isinstance(error, OSError | UserError):
+            raise _unwritten(folder, error.__cause__ or error) from error
         raise
+
+
+def _unwritten(path: Path, error: BaseException) -> UserError:
+    return UserError(
+        f"cannot write {path}: {error}. Free some space or choose another folder; "
+        "what was saved before is intact and the run can be resumed from it"
+    )
+
+
+def _settle(folder: Path) -> None:
+    """Have the names in a folder outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process had not finished writing into a folder."""
+    for part in folder.glob(".*.part"):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
     """A JSON file, in one move. Numbers that JSON does not know (NaN) become null."""
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_aside(path, lambda aside: aside.write_text(text))
+    write_aside(path, lambda aside: write_text(aside, text))
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8; halves of surrogate pairs, which file names may hold, as escapes that JSON reads."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not whole: {error}") from None
 
 
 def _finite(content: Any) -> Any:
@@ -75,8 +118,22 @@ def _finite(content: Any) -> Any:
 
 def write_yaml(path: Path, content: Any) -> None:
     """A YAML file, in one move."""
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_aside(path, lambda aside: aside.write_text(text))
+    text = plain_yaml.write_yaml(content)
+    write_aside(path, lambda aside: write_text(aside, text))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, as plain data.
+
+    Raises:
+        UserError: it is missing, damaged, or asks for objects to be made.
+    """
+    try:
+        return plain_yaml.read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable as YAML: {error}") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

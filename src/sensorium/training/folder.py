@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sensorium.training.files import read_json, remove_parts, write_aside, write_text
 from sensorium.types import Fault, UserError
 
 FORMAT = 1
@@ -74,6 +76,7 @@ class RunFolder:
                 raise UserError(
                     f"another run is writing {self.path}; wait for it or choose another folder"
                 ) from None
+            remove_parts(self.path)
             yield
 
     def read_run(self) -> dict[str, Any]:
@@ -84,7 +87,9 @@ class RunFolder:
         """
         if not self.run_file.is_file():
             raise UserError(f"{self.path} is not a run folder: it has no run.json")
-        run: dict[str, Any] = json.loads(self.run_file.read_text())
+        run: dict[str, Any] = read_json(self.run_file)
+        if not isinstance(run, dict) or not isinstance(run.get("format", 0), int):
+            raise UserError(f"{self.run_file} is not what `sensorium train` writes")
         if run.get("format", 0) > FORMAT:
             raise UserError(
                 f"{self.path} was written by a later version of sensorium "
@@ -98,12 +103,17 @@ class RunFolder:
 
     def append_faults(self, faults: Iterable[Fault]) -> None:
         """Add lines to `quarantine.jsonl`."""
-        self._append(self.quarantine_file, [vars(fault) for fault in faults])
+        if lines := [vars(fault) for fault in faults]:
+            self._append(self.quarantine_file, lines)
 
     def _append(self, path: Path, lines: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         try:
-            with path.open("a") as file:
-                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            # A line that a kill or a full disk cut short must not swallow the next one.
+            with path.open("ab+") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+                gap = b"" if file.read() in (b"", b"\n") else b"\n"
+                file.write(gap + text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise UserError(
                 f"cannot write {path}: {error.strerror or error}. Free some space and run the same "
@@ -122,14 +132,18 @@ class RunFolder:
         """Drop the lines after a step, before a run resumes there."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
         if self.metrics_file.exists():
-            self.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+            write_aside(self.metrics_file, lambda aside: write_text(aside, text))
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
-    for line in path.read_text().splitlines():
+    # Not `splitlines`, which also divides at marks that may stand within a text.
+    for line in path.read_bytes().split(b"\n"):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            content = json.loads(line)
+        except ValueError:  # cut short
             continue
+        if isinstance(content, dict):
+            yield content

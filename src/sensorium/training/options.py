@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Setting
 
-from sensorium.types import Stage
+from sensorium.types import Stage, UserError
+from sensorium.types.names import did_you_mean
 
 
 class TrainingOptions(BaseModel):
@@ -15,6 +17,7 @@ class TrainingOptions(BaseModel):
 
     Attributes:
         batch_size, learning_rate, weight_decay, ema, schedule, warmup: override every stage.
+        stages: the names of the stages that are carried out; None for all.
         accumulate: micro-batches in a step; more need less memory and give the same step.
         precision: `bf16` computes in bfloat16 and keeps the weights in float32.
         workers: processes that load data beside the training process.
@@ -26,6 +29,8 @@ class TrainingOptions(BaseModel):
         checkpoint_every: seconds between checkpoints.
         max_fault_share: the share of unusable rows above which the run stops.
         augment: whether the augmentations that the system's views ask for are applied.
+        shuffled: a field that is exchanged among the rows of each training batch, so that nothing
+            can be learned from what it goes with: the control that must stay at chance.
         tensorboard: also write the metrics for TensorBoard.
     """
 
@@ -37,6 +42,7 @@ class TrainingOptions(BaseModel):
     ema: float | None = Setting(default=None, gt=0, lt=1)
     schedule: Literal["cosine", "linear", "constant"] | None = None
     warmup: float | None = Setting(default=None, ge=0, le=1)
+    stages: tuple[str, ...] | None = None
     accumulate: int = Setting(default=1, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     workers: int = Setting(default=1, ge=0)
@@ -47,10 +53,23 @@ class TrainingOptions(BaseModel):
     checkpoint_every: float = Setting(default=30.0, gt=0)
     max_fault_share: float = Setting(default=0.05, ge=0, le=1)
     augment: bool = True
+    shuffled: str | None = None
     tensorboard: bool = False
 
-    def applied_to(self, stage: Stage) -> Stage:
-        """A stage with the overrides."""
+    def applied_to(self, stages: Sequence[Stage]) -> list[Stage]:
+        """The stages that are carried out, with the overrides.
+
+        Raises:
+            UserError: a stage is named that the system does not have.
+        """
+        known = [stage.name for stage in stages]
+        for name in self.stages or ():
+            if name not in known:
+                raise UserError(f"training.stages: no stage '{name}'. {did_you_mean(name, known)}")
         names = ("batch_size", "learning_rate", "weight_decay", "ema", "schedule", "warmup")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return stage.model_copy(update=changes)
+        return [
+            stage.model_copy(update=changes)
+            for stage in stages
+            if self.stages is None or stage.name in self.stages
+        ]

@@ -9,14 +9,13 @@ import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 from pydantic import ValidationError
 
 from sensorium import __version__
@@ -27,7 +26,15 @@ from sensorium.systems.registry import get_system
 from sensorium.tasks import Evaluation, Task, get_task, guess_task
 from sensorium.tasks.base import Reader
 from sensorium.training.budget import Budget
-from sensorium.training.files import read_tensors, write_json, write_tensors, write_yaml
+from sensorium.training.files import (
+    read_tensors,
+    read_yaml,
+    write_aside,
+    write_folder_aside,
+    write_json,
+    write_tensors,
+    write_yaml,
+)
 from sensorium.training.folder import FORMAT, RunFolder
 from sensorium.training.optimizer import select_trained
 from sensorium.training.options import TrainingOptions
@@ -67,7 +74,10 @@ class Run:
 
     def rows_of(self, where: str | Path | Data) -> Data:
         """Other rows, read as this run's fields; fields that these rows lack are absent."""
-        data = where if isinstance(where, Data) else open_data(where, schema=self.schema, new=True)
+        if isinstance(where, Data):
+            return where.with_schema(self.schema)
+        samples = self.info["data"].get("samples", True)
+        data = open_data(where, schema=self.schema, new=True, samples=samples)
         return data.with_schema(self.schema)
 
     def evaluate(
@@ -77,13 +87,19 @@ class Run:
         split: str = "test",
         pools: Sequence[int] | None = None,
         max_rows: int | None = None,
+        whole_groups: bool = False,
         cache: MediaCache | None = None,
+        samples: bool = True,
     ) -> Evaluation:
         """Scores on a split of its own data, or on all of other data.
 
-        Scores on its own test rows are kept in the run folder.
+        Scores on its own test rows are kept in the run folder, with a few rows as examples unless
+        `samples` is false or it was trained on data that are not to be shown. `pools`, `max_rows`
+        and `whole_groups` are for retrieval; see `Retrieval`.
         """
-        task = get_task(self.info["task"], pools=pools, max_rows=max_rows)
+        task = get_task(
+            self.info["task"], pools=pools, max_rows=max_rows, whole_groups=whole_groups
+        )
         if data is None:
             own = self.data()
             rows = own.rows(split)
@@ -92,6 +108,8 @@ class Run:
             rows = own.rows("all")
         if len(rows) == 0:
             raise UserError(f"there are no {split} rows in {own.name}")
+        if not samples:
+            own = own.without_samples()
         evaluation = evaluate_system(self.system, own, rows, task, cache)
         if data is None and split == "test":
             save_evaluation(self.folder, evaluation, split)
@@ -256,9 +274,10 @@ def train(
                 "training": options.model_dump(),
             }
             write_yaml(folder.config_file, settings_used)
-            opened.schema.save(folder.schema_file)
+            write_aside(folder.schema_file, opened.schema.save)
+            folder.append_faults(opened.faults)
             if tokenizer is not None:
-                tokenizer.save(folder.tokenizer)
+                write_folder_aside(folder.tokenizer, tokenizer.save)
         trainer = Trainer(
             system=built,
             data=opened,
@@ -298,8 +317,12 @@ def load(path: str | Path, device: str | None = None) -> Run:
             f"the run in {folder.path} has not ended; run the same `sensorium train` again to go on"
         )
     system_class = get_system(info["system"])
-    settings = yaml.safe_load(folder.config_file.read_text())["system"]
-    config = system_class.Config(**settings)
+    try:
+        config = system_class.Config(**read_yaml(folder.config_file)["system"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise UserError(
+            f"{folder.config_file}: no settings of '{system_class.name}': {error}"
+        ) from None
     tokenizer = Tokenizer.load(folder.tokenizer) if folder.tokenizer.exists() else None
     system = system_class(config, Schema.load(folder.schema_file), tokenizer)
     try:
@@ -334,7 +357,8 @@ def evaluate_system(
         has = ", ".join(sorted(system.capabilities)) or "nothing"
         raise UserError(f"system '{system.name}' cannot be asked for {task.name}; it can: {has}")
     system.eval()
-    return task.evaluate(system, data, rows, cache=cache or MediaCache(default_cache()))
+    evaluation = task.evaluate(system, data, rows, cache=cache or MediaCache(default_cache()))
+    return evaluation if data.samples else replace(evaluation, examples=[])
 
 
 def save_evaluation(folder: RunFolder, evaluation: Evaluation, split: str) -> None:

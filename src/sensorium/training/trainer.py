@@ -82,13 +82,14 @@ class Trainer:
         """
         self.accelerator = build_accelerator(self.device)
         self.system.to(self.accelerator.device)
-        self.stages = [self.options.applied_to(stage) for stage in self.system.stages()]
+        self.stages = self.options.applied_to(self.system.stages())
         self.progress = Progress()
         self.writer = self._tensorboard()
         checkpoint = checkpoints.latest_checkpoint(self.folder.checkpoints)
         if checkpoint is not None:
             self.progress = checkpoints.load_progress(checkpoint)
             checkpoints.load_model(checkpoint, self.system)
+        if self.accelerator.is_main_process:
             self.folder.cut_metrics(self.progress.step)
         average = None
         with _interruption() as self.interrupted:
@@ -161,6 +162,9 @@ class Trainer:
         ]
         if not micro:
             return {}
+        if self.options.shuffled is not None:
+            exchanged = self.data.schema.family(self.options.shuffled)
+            micro = [batch.exchanged(*exchanged) for batch in micro]
         model.train()
         torch.manual_seed(self._dropout_seed)
         counts = self._count(stage, model, micro) if len(micro) > 1 else None

@@ -32,11 +32,26 @@ class Sample:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row that was set aside, and why."""
+    """A row that was set aside, and why.
+
+    Attributes:
+        key: the name of the row.
+        field: whose value cannot be used; empty if it is the row as a whole.
+        reason: why, with the value.
+        kind: why, without anything of the row.
+        row: its number in the data, if it is one of their rows.
+    """
 
     key: str
     field: str
     reason: str
+    kind: str = "cannot be used"
+    row: int | None = None
+
+    def without_content(self) -> Fault:
+        """The same with nothing in it that stands in the row."""
+        key = "" if self.row is None else str(self.row)
+        return replace(self, key=key, reason=self.kind)
 
 
 @dataclass(frozen=True)
@@ -205,6 +220,13 @@ class Batch:
     def only(self, *names: str) -> Batch:
         """A copy with just these fields."""
         return replace(self, fields={name: e for name, e in self.fields.items() if name in names})
+
+    def exchanged(self, *names: str) -> Batch:
+        """A copy in which each row has some fields of another row, drawn by seed and rows."""
+        order = self.uniform("exchanged", 1).squeeze(1).argsort()
+        partner = torch.empty_like(order)
+        partner[order] = order.roll(1)
+        return self.without(*names).joined(self.take(partner).only(*names))
 
     def uniform(self, purpose: str, count: int) -> Float[Tensor, "batch count"]:
         """Numbers in [0, 1) that depend on the seed, the row and the purpose alone.

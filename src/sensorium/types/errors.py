@@ -13,7 +13,16 @@ class UserError(Exception):
 
 
 class BadValue(UserError):
-    """One value of one row cannot be used; the row is set aside and the reason counted."""
+    """One value of one row cannot be used; the row is set aside and the reason counted.
+
+    Args:
+        message: what is wrong, with the value.
+        kind: the same without anything of the row, for records that must not hold rows.
+    """
+
+    def __init__(self, message: str, kind: str = "cannot be used") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class MissingExtra(UserError):

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic import Field as Setting
 
 from sensorium.types.errors import UserError
 from sensorium.types.names import did_you_mean
+from sensorium.types.plain_yaml import read_yaml, write_yaml
 
 ROLES = (
     "input",  # may be read
@@ -156,10 +156,20 @@ class Schema(BaseModel):
         return self.replace(*(self[name].replace(role=role) for name, role in roles.items()))
 
     def save(self, path: Path) -> None:
-        """Write a YAML file that a person can edit."""
+        """Write a YAML file that a person can edit.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         lines = self.model_dump(exclude_defaults=True, mode="json")
         lines["fields"] = {field.pop("name"): field for field in lines["fields"]}
-        path.write_text(yaml.safe_dump(lines, sort_keys=False, allow_unicode=True))
+        try:
+            path.write_text(write_yaml(lines), encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror or error}. Free some space or choose "
+                "another place"
+            ) from None
 
     @classmethod
     def load(cls, path: Path) -> Schema:
@@ -169,17 +179,24 @@ class Schema(BaseModel):
             UserError: the file is missing, not YAML, or says something a schema cannot.
         """
         try:
-            content = yaml.safe_load(path.read_text())
+            content = read_yaml(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise UserError(f"schema {path}: no such file") from None
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no YAML
             raise UserError(f"schema {path}: not readable as YAML: {error}") from None
         if not isinstance(content, dict) or not isinstance(content.get("fields"), dict):
             raise UserError(
                 f"schema {path}: expected 'fields:' with one entry for each field; "
                 "`sensorium inspect PATH --schema FILE` writes one to start from"
             )
-        fields = [{"name": str(name), **(body or {})} for name, body in content["fields"].items()]
+        fields = []
+        for name, body in content["fields"].items():
+            if not isinstance(body, dict | None):
+                raise UserError(
+                    f"schema {path}: field '{name}': expected settings such as 'modality: image', "
+                    f"found {body!r:.60}"
+                )
+            fields.append({**(body or {}), "name": str(name)})
         try:
             return cls(**{**content, "fields": fields})
         except (ValidationError, ValueError, TypeError) as error:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sensorium.modalities.audio import AudioView
 from sensorium.nn.blocks import transformer
-from sensorium.nn.encoders.base import Encoded, Encoder
+from sensorium.nn.encoders.base import Prepared, TransformerEncoder
 from sensorium.types import Field
 
 
@@ -73,7 +73,7 @@ def _mel_filters(rate: int, size: int, bands: int) -> Float[Tensor, "bands frequ
     return torch.minimum(rising, falling).clamp(min=0).float()
 
 
-class AudioEncoder(Encoder):
+class AudioEncoder(TransformerEncoder):
     """A pre-norm transformer over patches of a spectrogram, each all bands of some frames.
 
     Args:
@@ -110,12 +110,12 @@ class AudioEncoder(Encoder):
         self.layers = transformer(depth, width, heads, activation=activation)
         self.norm = nn.LayerNorm(width)
 
-    def forward(
+    def prepare(
         self,
         values: Float[Tensor, "entries samples"],
-        mask: Bool[Tensor, "entries samples"] | None = None,
-    ) -> Encoded:
-        """One vector for each patch in which the sound has not ended."""
+        mask: Bool[Tensor, "entries samples"] | None,
+    ) -> Prepared:
+        """A vector for each patch in which the sound has not ended."""
         samples = values.new_full((len(values),), values.shape[1], dtype=torch.long)
         if mask is not None:
             values, samples = values * mask, mask.sum(1)
@@ -129,8 +129,7 @@ class AudioEncoder(Encoder):
         )
         x = self.patch(rearrange(spectrum, "m (n f) b -> m n (f b)", f=self.frames))
         real = torch.arange(number, device=values.device) < used[:, None]
-        x = self.layers.walk(x + self.positions[:number], real[:, None, None])
-        return self.norm(x), real
+        return x + self.positions[:number], real[:, None, None], real
 
 
 SILENCE = math.log(1e-5) / 8 + 0.5

@@ -8,10 +8,16 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from sensorium.modalities.base import View
-from sensorium.nn.pooling import Pooling, pool
+from sensorium.nn.blocks import Layers
+from sensorium.nn.pooling import Pooling, end_place, pool
 from sensorium.types import Batch, Field, Tokens, pack
 
 Encoded = tuple[Float[Tensor, "entries tokens width"], Bool[Tensor, "entries tokens"] | None]
+Prepared = tuple[
+    Float[Tensor, "entries tokens width"],
+    Bool[Tensor, "entries 1 #tokens tokens"] | None,
+    Bool[Tensor, "entries tokens"] | None,
+]
 
 
 class Encoder(nn.Module, ABC):
@@ -42,6 +48,58 @@ class Encoder(nn.Module, ABC):
     ) -> Encoded:
         """The vectors of each entry, and which are real (None if all are)."""
 
+    def embed(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None,
+        pooling: Pooling,
+    ) -> Float[Tensor, "entries width"]:
+        """One vector for each entry: its vectors, pooled."""
+        vectors, real = self(values, mask)
+        return pool(vectors, real, pooling)
+
+
+class TransformerEncoder(Encoder):
+    """An encoder that ends with a transformer and a norm.
+
+    Attributes:
+        layers: the transformer.
+        norm: after it.
+    """
+
+    layers: Layers
+    norm: nn.LayerNorm
+
+    @abstractmethod
+    def prepare(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None,
+    ) -> Prepared:
+        """What goes into the layers, which token sees which (None: all), and which are real."""
+
+    def forward(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None = None,
+    ) -> Encoded:
+        """One vector for each token."""
+        x, seen, real = self.prepare(values, mask)
+        return self.norm(self.layers.walk(x, seen)), real
+
+    def embed(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None,
+        pooling: Pooling,
+    ) -> Float[Tensor, "entries width"]:
+        """One vector for each entry; if it is that of one token, the last layer computes no other."""
+        x, seen, real = self.prepare(values, mask)
+        if pooling in ("first", "last"):
+            vectors: Tensor = self.norm(self.layers.walk_to(x, end_place(x, real, pooling), seen))
+            return vectors
+        return pool(self.norm(self.layers.walk(x, seen)), real, pooling)
+
 
 def encode_field(encoder: Encoder, batch: Batch, field: Field) -> Tokens:
     """The tokens of a field for each row of a batch: those of all its entries, side by side.
@@ -66,8 +124,7 @@ def embed_field(
     if field.name not in batch or len(batch[field.name]) == 0:
         return _nothing(encoder, batch).mean(), present
     entries = batch[field.name]
-    values, mask = encoder(entries.values, entries.mask)
-    vectors = pool(values, mask, pooling or encoder.pooling)
+    vectors = encoder.embed(entries.values, entries.mask, pooling or encoder.pooling)
     total = vectors.new_zeros(batch.size, vectors.shape[1]).index_add(0, entries.row, vectors)
     return total / entries.counts(batch.size).clamp(min=1).unsqueeze(1), present
 

@@ -12,6 +12,7 @@ from sensorium.modalities.base import View, get_modality
 from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders.audio import AudioEncoder
 from sensorium.nn.encoders.base import Encoded, Encoder
+from sensorium.nn.encoders.colours import ColourEncoder
 from sensorium.nn.encoders.image import ImageEncoder
 from sensorium.nn.encoders.scalars import (
     BoxEncoder,
@@ -35,6 +36,9 @@ OWN: dict[str, type[Encoder]] = {
     "text": TextEncoder,
 }
 """The encoders that come with the library; any other modality gets the general one."""
+
+
+COLOURS_WIDTH = 128
 
 
 class PluggedEncoder(Encoder):
@@ -90,7 +94,8 @@ def build_encoder(
             for such a tower, leaves its width.
         depth: layers of a tower from scratch.
         heads: of its attention.
-        spec: `hf:NAME_OR_PATH`, a pretrained tower of `transformers`; None for one from scratch.
+        spec: `hf:NAME_OR_PATH`, a pretrained tower of `transformers`; `colours`, a control for
+            pictures; None for one from scratch.
         view: what it reads, if not the modality's default; a pretrained tower says so itself.
         tokenizer: for text from scratch, unless the view has one.
         settings: of the modality's own encoder, see there.
@@ -100,8 +105,13 @@ def build_encoder(
     """
     if spec is not None:
         kind, _, name = spec.partition(":")
+        if spec == "colours":
+            modality = get_modality(field.modality)
+            return ColourEncoder(field, view or modality.View(), width or COLOURS_WIDTH)
         if kind != "hf" or not name:
-            raise UserError(f"encoder of '{field.name}': expected 'hf:NAME_OR_PATH', not '{spec}'")
+            raise UserError(
+                f"encoder of '{field.name}': expected 'hf:NAME_OR_PATH' or 'colours', not '{spec}'"
+            )
         from sensorium.nn.pretrained import pretrained_encoder
 
         return pretrained_encoder(name, field, width)

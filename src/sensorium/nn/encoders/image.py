@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sensorium.modalities.image import ImageView
 from sensorium.nn.blocks import transformer
-from sensorium.nn.encoders.base import Encoded, Encoder
+from sensorium.nn.encoders.base import Prepared, TransformerEncoder
 from sensorium.types import Field, UserError
 
 Triple = tuple[float, float, float]
@@ -66,7 +66,7 @@ def convolutional_stem(width: int, patch: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], width, 1))
 
 
-class ImageEncoder(Encoder):
+class ImageEncoder(TransformerEncoder):
     """A pre-norm vision transformer (Dosovitskiy et al., 2021, arXiv 2010.11929).
 
     Args:
@@ -124,15 +124,14 @@ class ImageEncoder(Encoder):
         self.layers = transformer(depth, width, heads, activation=activation)
         self.norm = nn.LayerNorm(width)
 
-    def forward(
+    def prepare(
         self,
         values: UInt8[Tensor, "entries rows columns 3"],
-        mask: Bool[Tensor, "entries length"] | None = None,
-    ) -> Encoded:
-        """One vector for each patch, row by row from the top left, after that of the class token."""
+        mask: Bool[Tensor, "entries length"] | None,
+    ) -> Prepared:
+        """A vector for each patch, row by row from the top left, after that of the class token."""
         patches = self.stem(self.pixels(values)).flatten(2).transpose(1, 2)
         if self.class_token is not None:
             front = self.class_token.expand(len(patches), 1, -1)
             patches = torch.cat([front.to(patches.dtype), patches], 1)
-        x = self.norm_before(patches + self.positions)
-        return self.norm(self.layers.walk(x)), None
+        return self.norm_before(patches + self.positions), None, None

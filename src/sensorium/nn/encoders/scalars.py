@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sensorium.modalities.base import View
 from sensorium.modalities.scalars import class_names
 from sensorium.nn.blocks import transformer
-from sensorium.nn.encoders.base import Encoded, Encoder
+from sensorium.nn.encoders.base import Encoded, Encoder, Prepared, TransformerEncoder
 from sensorium.nn.heads import mlp
 from sensorium.types import Field
 
@@ -83,7 +83,7 @@ class NumberEncoder(Encoder):
         return self.mlp(((values - self.mean) / self.deviation)[:, None, None]), None
 
 
-class GeneralEncoder(Encoder):
+class GeneralEncoder(TransformerEncoder):
     """A transformer over any numbers, for modalities that bring no encoder of their own.
 
     Entries of whatever shape are read as sequences: of their first dimension if they are padded
@@ -100,12 +100,12 @@ class GeneralEncoder(Encoder):
         self.layers = transformer(depth, width, heads)
         self.norm = nn.LayerNorm(width)
 
-    def forward(
+    def prepare(
         self,
         values: Shaped[Tensor, "entries ..."],
-        mask: Bool[Tensor, "entries length"] | None = None,
-    ) -> Encoded:
-        """One vector for each piece."""
+        mask: Bool[Tensor, "entries length"] | None,
+    ) -> Prepared:
+        """A vector for each piece."""
         steps = values.shape[1] if mask is not None or values.dim() > 2 else 1
         flat = values.reshape(len(values), steps, -1).float().asinh()
         flat = F.pad(flat, (0, -flat.shape[2] % self.piece))
@@ -114,9 +114,9 @@ class GeneralEncoder(Encoder):
         x = x.flatten(1, 2)
         x = x + sine_positions(x.shape[1], self.width).to(x)
         if mask is None:
-            return self.norm(self.layers.walk(x)), None
+            return x, None, None
         real = mask.repeat_interleave(pieces, 1)
-        return self.norm(self.layers.walk(x, real[:, None, None])), real
+        return x, real[:, None, None], real
 
 
 def sine_positions(length: int, width: int) -> Float[Tensor, "length width"]:

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from sensorium.modalities.table import TableView, cardinalities
 from sensorium.nn.blocks import transformer
-from sensorium.nn.encoders.base import Encoded, Encoder
+from sensorium.nn.encoders.base import Prepared, TransformerEncoder
 from sensorium.types import Field
 
 
-class TableEncoder(Encoder):
+class TableEncoder(TransformerEncoder):
     """Every cell a token, then a pre-norm transformer (FT-Transformer; Gorishniy et al., 2021, 3.3).
 
     The token of a number is a learned direction times the number, that of a class a learned vector;
@@ -55,12 +55,12 @@ class TableEncoder(Encoder):
         self.layers = transformer(depth, width, heads, activation=activation)
         self.norm = nn.LayerNorm(width)
 
-    def forward(
+    def prepare(
         self,
         values: Float[Tensor, "entries columns"],
-        mask: Bool[Tensor, "entries columns"] | None = None,
-    ) -> Encoded:
-        """One vector for each column."""
+        mask: Bool[Tensor, "entries columns"] | None,
+    ) -> Prepared:
+        """A vector for each column."""
         codes = torch.where(self.has_classes, values.long() + self.offsets, 0)
         x = torch.where(
             self.has_classes[:, None],
@@ -69,4 +69,4 @@ class TableEncoder(Encoder):
         )
         if mask is not None:
             x = torch.where(mask.unsqueeze(2), x, self.missing)
-        return self.norm(self.layers.walk(x + self.columns)), None
+        return x + self.columns, None, None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sensorium.modalities.text import TextView
 from sensorium.nn.blocks import transformer
-from sensorium.nn.encoders.base import Encoded, Encoder
+from sensorium.nn.encoders.base import Prepared, TransformerEncoder
 from sensorium.nn.masks import bidirectional, causal
 from sensorium.types import Field, Tokens, UserError
 
@@ -36,7 +36,7 @@ class TextEmbedding(nn.Module):
         return words + self.positions.weight[: ids.shape[1]]
 
 
-class TextEncoder(Encoder):
+class TextEncoder(TransformerEncoder):
     """A pre-norm transformer over the ids of a text.
 
     Args:
@@ -75,14 +75,14 @@ class TextEncoder(Encoder):
         self.layers = transformer(depth, width, heads, activation=activation)
         self.norm = nn.LayerNorm(width)
 
-    def forward(
+    def prepare(
         self,
         values: Int[Tensor, "entries length"],
-        mask: Bool[Tensor, "entries length"] | None = None,
-    ) -> Encoded:
-        """One vector for each id."""
+        mask: Bool[Tensor, "entries length"] | None,
+    ) -> Prepared:
+        """A vector for each id."""
         if mask is None:
             mask = torch.ones_like(values, dtype=torch.bool)
         position = torch.arange(values.shape[1], device=values.device).expand(values.shape)
         tokens = Tokens(self.embedding(values), mask, {"position": position})
-        return self.norm(self.layers(tokens, self.rule).values), mask
+        return tokens.values, self.rule.dense(tokens), mask

@@ -340,7 +340,7 @@ class InterBERT(System):
             partner[rows] = torch.where(swapped, wrong, rows)
         is_pair = partner == own
         inputs = inputs.paired(own, partner)
-        told, hidden = self._mask(batch, inputs)
+        told, hidden = self.hide(batch, inputs)
         image, text = self.encode(Inputs(inputs.regions.hide(hidden.zeroed), told.ids, inputs.mask))
         words = self.word_transform(text.values[told.where])
         logits = F.linear(words, self.word_embedding.words.weight, self.word_bias)
@@ -355,9 +355,7 @@ class InterBERT(System):
             losses["match"] = Loss.mean(matching_loss(judged, is_pair[rows], match_class=0))
         return losses
 
-    def _mask(
-        self, batch: Batch, inputs: Inputs
-    ) -> tuple[masked.MaskedWords, masked.MaskedRegions]:
+    def hide(self, batch: Batch, inputs: Inputs) -> tuple[masked.MaskedWords, masked.MaskedRegions]:
         """Hide spans of words and groups of regions, or single ones."""
         regions, grouped, draw = inputs.regions, self.config.group_masking, batch.uniform
         rate = self.config.mask_rate * (1 if grouped else 1.5)

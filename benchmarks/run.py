@@ -1,0 +1,48 @@
+"""Run benchmarks and write their records.
+
+python benchmarks/run.py                       # all (but those that need an environment of their own)
+python benchmarks/run.py infonce data
+python benchmarks/run.py infonce --threads 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import time
+
+from harness import REPEATS, Result, Settings, write_record
+from table import format_figure
+
+ALL = ("startup", "ranking", "rows", "data", "clip_step", "matrix_rate", "infonce")
+APART = ("late_fusion",)
+
+
+def main() -> None:
+    """Measure, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[*ALL, *APART, []], help="which; all if none")
+    parser.add_argument("--threads", type=int, default=2, help="of each process that computes")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    asked = parser.parse_args()
+    settings = Settings(asked.threads, asked.repeats)
+    # Before torch is imported, here and in the processes that are started from here.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(settings.threads)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in asked.names or ALL:
+        module = importlib.import_module(name)
+        title = module.__doc__.splitlines()[0]
+        print(f"\n{name}: {title}", flush=True)
+        begin = time.perf_counter()
+        result: Result = module.measure(settings)
+        write_record(name, title, result, settings, time.perf_counter() - begin)
+        for figure in result.figures:
+            print("  " + format_figure(figure.record()), flush=True)
+        for reason in result.skipped:
+            print(f"  skipped: {reason}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
