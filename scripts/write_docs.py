@@ -7,6 +7,8 @@ python scripts/write_docs.py --check  # fails if one is not current
 import sys
 from pathlib import Path
 
+from sensorium.claims.page import claims_page
+from sensorium.claims.registry import claims
 from sensorium.systems.registry import CATALOGUE, build_catalogue, catalogue
 from sensorium.types.card import Card
 
@@ -50,12 +52,19 @@ def main() -> int:
         CATALOGUE.write_text(wanted[CATALOGUE])
         catalogue.cache_clear()
     wanted[DOCS / "systems.md"] = systems_page()
+    wanted |= {DOCS / path: text for path, text in claims_page().items()}
+    claimed = {claim.system for claim in claims().values()}
+    for name, (_, card) in catalogue().items():
+        if card.family != "baselines" and name not in claimed:
+            print(f"system '{name}' has no claim: write src/sensorium/claims/catalogue/...")
+            return 1
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv:
         for path in stale:
             print(f"{path} is not current: run `make docs`")
         return 1 if stale else 0
     for path in stale:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(wanted[path])
         print(f"wrote {path}")
     return 0

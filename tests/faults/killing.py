@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,20 +14,25 @@ import PIL.Image
 
 SMALL = f"{Path(__file__).with_name('small.py')}:Small"
 
-# Kills its own process group when a file or a folder is about to be given its name for the n-th time.
-KILL_AT_RENAME = """
-import os, signal, sys
-left, replace = [int(sys.argv.pop(1))], os.replace
-def killing(source, target, **kwargs):
-    left[0] -= 1
-    if left[0] == 0:
-        os.killpg(0, signal.SIGKILL)
-    replace(source, target, **kwargs)
-os.replace = killing
-"""
+# Trains; kills its process group when a step is reported, or when a file or a folder is about to be
+# given its name for the n-th time.
 SCRIPT = """
-from sensorium.cli import main
-main()
+import json, os, signal, sys
+asked = json.loads(sys.argv[1])
+system, data, at_step, at_rename = (asked.pop(n) for n in ("system", "data", "step", "rename"))
+
+def die():
+    os.killpg(0, signal.SIGKILL)
+
+replace = os.replace
+def counted(source, target, **settings):
+    global at_rename
+    at_rename -= 1
+    die() if at_rename == 0 else replace(source, target, **settings)
+os.replace = counted
+
+from sensorium.training.run import is_main_process, train
+train(system, data, device="cpu", report=lambda line: line["step"] == at_step and die(), **asked)
 """
 
 
@@ -51,22 +57,55 @@ def environment(rank=0, num_ranks=1, port=0):
     found = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     if num_ranks > 1:
         found |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
-        found |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+        found |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "ACCELERATE_USE_CPU": "true",
+        }
     return found
 
 
-def start(arguments, out, *, rename=0, rank=0, num_ranks=1, port=0):
-    """Begin `sensorium ARGUMENTS --out OUT` in a session of its own."""
-    code = (KILL_AT_RENAME if rename else "") + SCRIPT
-    command = [sys.executable, "-c", code, *([str(rename)] if rename else [])]
-    with Path(f"{out}.{rank}.log").open("ab") as log:
-        return subprocess.Popen(
-            [*command, *map(str, arguments), "--out", str(out)],
-            stdout=log,
-            stderr=log,
-            env=environment(rank, num_ranks, port),
-            start_new_session=True,
-        )
+def start(asked, out, *, step=0, rename=0, num_ranks=1):
+    """Begin a run, of one or several processes, each in a session of its own.
+
+    Args:
+        asked: the arguments of `train`.
+        out: its folder.
+        step: at which it kills itself; 0 for none.
+        rename: at which it kills itself.
+        num_ranks: how many processes.
+    """
+    text = json.dumps({**asked, "out": str(out), "step": step, "rename": rename})
+    port = free_port() if num_ranks > 1 else 0
+    processes = []
+    for rank in range(num_ranks):
+        with Path(f"{out}.{rank}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT, text],
+                stdout=log,
+                stderr=log,
+                env=environment(rank, num_ranks, port),
+                start_new_session=True,
+            )
+        processes.append(process)
+    return processes
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def await_kill(processes, seconds=120):
+    """Wait until one process has killed itself, and kill the others; whether it did."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    killed = any(process.poll() == -signal.SIGKILL for process in processes)
+    kill(processes)
+    return killed
 
 
 def kill(processes):
@@ -114,7 +153,6 @@ def outcome(out):
     for line in lines:
         del line["seconds"]
     faults = sorted(set((out / "quarantine.jsonl").read_text().splitlines()))
-    evaluation = json.loads((out / "evaluation.json").read_text())
     info = json.loads((out / "run.json").read_text())
     counts = [info[name] for name in ("status", "steps", "rows_seen", "rows_set_aside")]
-    return (out / "model.safetensors").read_bytes(), lines, faults, evaluation["metrics"], counts
+    return (out / "model.safetensors").read_bytes(), lines, faults, counts

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.modalities.base import View
 from sensorium.modalities.image import ImageView
 from sensorium.modalities.text import TextView
 from sensorium.systems.base import System, SystemConfig
@@ -14,7 +15,9 @@ class Small(System):
     """A linear map of an augmented picture and a bag of words, with dropout between."""
 
     name = "small"
-    card = Card(title="small", family="small", modalities=("image", "text"), tasks=("classification",))
+    card = Card(
+        title="small", family="small", modalities=("image", "text"), tasks=("classification",)
+    )
 
     class Config(SystemConfig):
         """Settings."""
@@ -37,7 +40,7 @@ class Small(System):
         return {
             self.image: ImageView(size=8, augment=("crop", "flip", "colour")),
             self.text: TextView(tokenizer=self.tokenizer, max_tokens=12),
-            self.label: TextView.__base__(),
+            self.label: View(),
         }
 
     def stages(self):

@@ -293,3 +293,23 @@ def test_augmentation_is_no_part_of_the_key():
     assert ImageView(size=32).key != ImageView().key
     assert ImageView(fit="pad").key != ImageView().key
     assert get_modality("image").cached
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("width", "height", "size"), [(90, 90, 64), (61, 80, 40), (30, 20, 48)])
+def test_scaling_is_the_bicubic_filter_of_pillow(mode, width, height, size):
+    rng = np.random.default_rng(0)
+    picture = PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    picture = picture.convert(mode)
+    wanted = picture.resize((size, size), PIL.Image.Resampling.BICUBIC).convert("RGB")
+    found = decode(picture, size=size).pixels
+    assert np.abs(found.astype(int) - np.asarray(wanted)).max() <= 2
+
+
+def test_far_smaller_pictures_are_nearly_those_of_the_filter_alone():
+    rng = np.random.default_rng(0)
+    coarse = PIL.Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    picture = coarse.resize((900, 600), PIL.Image.Resampling.BICUBIC)
+    wanted = picture.resize((48, 48), PIL.Image.Resampling.BICUBIC)
+    found = decode(picture, size=48).pixels
+    assert np.abs(found.astype(int) - np.asarray(wanted)).mean() < 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sensorium import __version__
-from sensorium.claims.base import Arm, Claim, judge
+from sensorium.claims.base import Claim, judge
 from sensorium.claims.registry import PACKAGE, RESULTS, fingerprints
 from sensorium.comparison import environment
 from sensorium.data import open_data
@@ -57,9 +57,9 @@ def run_claim(
     RunFolder(out).create()
     known = fingerprints(claim)
     cells = {
-        (name, seed): _cell(claim, name, arm, seed, out)
+        (name, seed): _cell(claim, name, seed, out, known)
         for seed in range(seeds or claim.seeds)
-        for name, arm in claim.arms.items()
+        for name in claim.arms
     }
     for cell in cells.values():
         cell.check()
@@ -109,7 +109,8 @@ def _small(where: str) -> str:
     return where + joint + "&".join(f"{name}={count}" for name, count in SMOKE_ROWS.items())
 
 
-def _cell(claim: Claim, name: str, arm: Arm, seed: int, out: Path) -> Cell:
+def _cell(claim: Claim, name: str, seed: int, out: Path, known: Mapping[str, str]) -> Cell:
+    arm = claim.arms[name]
     data = open_data(claim.data_of(arm))
     folder = out / "runs" / f"{name.replace(' ', '-')}-seed{seed}"
     spec = {
@@ -125,6 +126,8 @@ def _cell(claim: Claim, name: str, arm: Arm, seed: int, out: Path) -> Cell:
         "size": "nano",
         "evaluation": dict(claim.evaluation),
         "measure": claim.measure,
+        # runs of other code are not taken for runs of this one
+        "code": known[f"system {arm.system}"],
         "device": None,
         "cache": None,
     }

@@ -75,10 +75,10 @@ def claim_details(claim: Claim, content: Mapping[str, Any] | None, status: str) 
         cells = [numbers.with_interval(key, arm["mean"][key]) for key in keys]
         table.add_row(Text(name), *cells, numbers.duration(arm["cost"]["training_seconds"]))
     parts.append(table)
-    for entry in content["conditions"]:
-        parts.append(
-            Text(f"{entry['condition']}: {_interval(claim, entry)}: ").append(entry["outcome"])
-        )
+    parts += [
+        Text(f"{entry['condition']}: {_interval(claim, entry)}: {entry['outcome']}")
+        for entry in content["conditions"]
+    ]
     verdict, style = _verdict(Result(content, status))
     seeds = numbers.plural(len(content["seeds"]), "seed")
     parts.append(Text(f"{verdict}, {seeds}, {content['date']}", style=style))

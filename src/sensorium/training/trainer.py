@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.data import Data, MediaCache, read_batches, train_batches
-from sensorium.systems.base import System
+from sensorium.systems.base import ComparesRows, System
 from sensorium.training import checkpoints
 from sensorium.training.budget import Budget
 from sensorium.training.checkpoints import Progress
@@ -166,6 +166,20 @@ class Trainer:
             exchanged = self.data.schema.family(self.options.shuffled)
             micro = [batch.exchanged(*exchanged) for batch in micro]
         model.train()
+        if self.options.accumulate > 1 and isinstance(self.system, ComparesRows):
+            means = self._backward_of_all(stage, self.system, micro)
+        else:
+            means = self._backward_of_each(stage, model, micro)
+        if stage.gradient_clip is not None:
+            self.accelerator.clip_grad_norm_(model.parameters(), stage.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return means
+
+    def _backward_of_each(
+        self, stage: Stage, model: nn.Module, micro: list[Batch]
+    ) -> dict[str, Tensor]:
+        """Gradients of micro-batches, one after another; the mean of each loss."""
         torch.manual_seed(self._dropout_seed)
         counts = self._count(stage, model, micro) if len(micro) > 1 else None
         sums: dict[str, Tensor] = {}
@@ -176,16 +190,72 @@ class Trainer:
                     counts = self._summed({name: loss.count for name, loss in losses.items()})
                 self.accelerator.backward(objective(losses, counts, self.accelerator.num_processes))
             _accumulate(sums, {name: loss.per_item.detach().sum() for name, loss in losses.items()})
-        if stage.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(model.parameters(), stage.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         assert counts is not None
         return {name: sums[name].float() / counts[name].clamp(min=1e-9) for name in sums}
 
-    def _losses(self, stage: Stage, model: nn.Module, batch: Batch) -> dict[str, Loss]:
+    def _backward_of_all(
+        self, stage: Stage, system: ComparesRows, micro: list[Batch]
+    ) -> dict[str, Tensor]:
+        """Gradients of losses that compare the rows of all micro-batches; the mean of each loss.
+
+        Rows are embedded without gradients, compared at once, and embedded again, each micro-batch
+        with the gradients that the comparison has for it (Gao et al., 2021, arXiv 2101.06983).
+        """
+        with torch.no_grad():
+            parts = [self._embeddings(system, batch, number) for number, batch in enumerate(micro)]
+        leaves = {
+            name: torch.cat([part[name] for part in parts]).requires_grad_(
+                value.is_floating_point()
+            )
+            for name, value in parts[0].items()
+        }
+        with self._precision():
+            losses = system.compare(leaves)
+        if stage.losses is not None:
+            losses = {name: losses[name] for name in stage.losses}
+        counts = self._summed({name: loss.count for name, loss in losses.items()})
+        self.accelerator.backward(objective(losses, counts, self.accelerator.num_processes))
+        first = 0
+        for number, batch in enumerate(micro):
+            embedded = self._embeddings(system, batch, number)
+            last = first + len(next(iter(embedded.values())))
+            reached = [name for name, leaf in leaves.items() if leaf.grad is not None]
+            torch.autograd.backward(
+                [embedded[name] for name in reached],
+                [leaves[name].grad[first:last] for name in reached],  # type: ignore[index]
+            )
+            first = last
+        self._average_gradients()
+        return {
+            name: loss.per_item.detach().float().sum() / counts[name].clamp(min=1e-9)
+            for name, loss in losses.items()
+        }
+
+    def _embeddings(self, system: ComparesRows, batch: Batch, number: int) -> dict[str, Tensor]:
+        """With the same dropout whenever they are computed."""
+        torch.manual_seed(self._dropout_seed + number)
+        with self._precision():
+            return system.embeddings(batch)
+
+    def _average_gradients(self) -> None:
+        """Over processes, for what has not passed through their wrapper."""
+        if self.accelerator.num_processes == 1:
+            return
+        trained = [p for p in self.system.parameters() if p.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:  # another process may have one
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
+        flat = self.accelerator.reduce(flat, reduction="mean")
+        for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def _precision(self) -> torch.autocast:
         half = self.options.precision == "bf16"
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half):
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
+
+    def _losses(self, stage: Stage, model: nn.Module, batch: Batch) -> dict[str, Loss]:
+        with self._precision():
             losses: dict[str, Loss] = model(batch)
         if stage.losses is not None:
             losses = {name: losses[name] for name in stage.losses}

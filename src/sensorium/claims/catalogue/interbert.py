@@ -93,7 +93,7 @@ def relation_probe(run: Run) -> float:
         rows = data.rows(split)[:PROBE_ROWS]
         captions = data.columns(["caption"], rows)["caption"]
         vectors = [
-            run.system.encode(run.system.read(batch.without("image")))[1].first()
+            run.system.encode(run.system.read(batch.without("image")))[1].first()  # type: ignore[operator]
             for batch in _batches(run, rows)
         ]
         sides[split] = torch.cat(vectors).numpy(), np.array([_relation(c) for c in captions])

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from pydantic import Field as Setting
 from torch import Tensor, nn
 
@@ -191,12 +191,20 @@ class DualEncoder(System):
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """The contrastive loss of the rows that have both sides."""
+        return self.compare(self.embeddings(batch))
+
+    def embeddings(self, batch: Batch) -> dict[str, Shaped[Tensor, "rows ..."]]:
+        """Both sides of the rows that have both, and what says which rows hold the same."""
         names = (self.query.field.name, self.target.field.name)
         whole = batch.present(names[0]) & batch.present(names[1])
         if not bool(whole.all()):
             batch = batch.take(whole.nonzero().squeeze(1))
-        query, target = self.query(batch)[0], self.target(batch)[0]
         groups = torch.stack([content_ids(batch, name) for name in names], 1)
+        return {"query": self.query(batch)[0], "target": self.target(batch)[0], "groups": groups}
+
+    def compare(self, embedded: dict[str, Shaped[Tensor, "rows ..."]]) -> dict[str, Loss]:
+        """Each finds its partner among all rows."""
+        query, target, groups = embedded["query"], embedded["target"], embedded["groups"]
         scale, duplicates = self.temperature(), self.config.duplicates
         if self.bias is None:
             forth, back = info_nce(
