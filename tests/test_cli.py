@@ -24,21 +24,21 @@ Outcome = namedtuple("Outcome", "code out err")
 SMALL = [f"--set=training.{pair}" for pair in ("batch_size=8", "workers=0", "validation_rows=8")]
 
 OPTIONS = {
-    "demo": {"--out", "--budget"},
+    "demo": {"--out", "--budget", "--no-samples"},
     "systems": {"--json"},
-    "inspect": {"--out", "--schema", "--contact-sheet", "--split", "--json"},
+    "inspect": {"--out", "--schema", "--contact-sheet", "--split", "--no-samples", "--json"},
     "compare": {
         "--data", "--schema", "--task", "--target", "--budget", "--seeds", "--size", "--set",
-        "--out", "--pool", "--device", "--cache", "--split", "--missing",
+        "--out", "--pool", "--device", "--cache", "--split", "--missing", "--no-samples",
     },
     "train": {
         "--data", "--schema", "--task", "--target", "--budget", "--size", "--set", "--seed",
-        "--out", "--init", "--device", "--cache", "--split", "--missing",
+        "--out", "--init", "--device", "--cache", "--split", "--missing", "--no-samples",
     },
-    "evaluate": {"--data", "--split", "--pool", "--device", "--json"},
+    "evaluate": {"--data", "--split", "--pool", "--device", "--no-samples", "--json"},
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
-    "report": set(),
+    "report": {"--no-samples"},
 }  # fmt: skip
 
 

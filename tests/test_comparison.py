@@ -2,6 +2,10 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +145,28 @@ def test_differences_over_seeds_are_paired(tmp_path):
 def test_nothing_finished_is_a_summary_without_a_best(tmp_path):
     failed = {"system": "a", "seed": 0, "status": "failed"}
     assert summarise([failed], tmp_path, {})["best"] is None
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(table, tmp_path):
+    """The signal reaches only the process that compares, as from a service manager or a notebook."""
+    out = tmp_path / "c"
+    code = (
+        "import sensorium as sm\n"
+        f"sm.compare([{TOY!r}], {str(table)!r}, out={str(out)!r}, task='classification',"
+        " target='label', budget='800steps', options={'workers': 0})\n"
+    )
+    command = [sys.executable, "-c", code]
+    metrics = out / "runs" / "Toy-seed0" / "metrics.jsonl"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 60
+        while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    (checkpoint,) = (out / "runs" / "Toy-seed0" / "checkpoints").glob("step-*")
+    stopped = int(checkpoint.name.removeprefix("step-"))
+    assert 0 < stopped < 800
+    subprocess.run(command, check=True, timeout=120)
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert max(steps) == 800
+    assert steps == sorted(steps)

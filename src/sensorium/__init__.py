@@ -32,6 +32,7 @@ _WHERE = {
     "load": ("sensorium.training.run", "load"),
     "evaluate": ("sensorium.training.run", "evaluate"),
     "compare": ("sensorium.comparison", "compare"),
+    "diagnose": ("sensorium.diagnostics.diagnosis", "diagnose"),
     "list_systems": ("sensorium.systems.registry", "list_systems"),
     "get_system": ("sensorium.systems.registry", "get_system"),
     "register": ("sensorium.systems.base", "register"),
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from sensorium.comparison import compare as compare
     from sensorium.data import inspect_data as inspect  # noqa: F401
     from sensorium.data import open_data as open  # noqa: F401
+    from sensorium.diagnostics.diagnosis import diagnose as diagnose
     from sensorium.systems.base import System as System
     from sensorium.systems.base import SystemConfig as SystemConfig
     from sensorium.systems.base import register as register

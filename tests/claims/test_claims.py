@@ -1,7 +1,6 @@
 """Claims: verdicts by their rules, results that know when they are stale, experiments that run."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest

@@ -444,3 +444,26 @@ def test_cached_pictures_can_be_stacked(cache, photo):
     assert same(
         cache.get_or_decode(photo, Image(), FIELD, VIEW), Image().decode(photo, FIELD, VIEW)
     )
+
+
+def test_what_is_decoded_together_is_kept_at_the_end(cache, tmp_path):
+    images = Counting()
+    raws = [jpeg(seed) for seed in range(5)]
+    with pytest.raises(BadValue), cache.together():
+        first = [cache.get_or_decode(raw, images, FIELD, VIEW) for raw in raws]
+        cache.get_or_decode(b"no picture", images, FIELD, VIEW)
+    second = [cache.get_or_decode(raw, images, FIELD, VIEW) for raw in raws]
+    assert images.decoded == len(raws) + 1
+    assert all(map(same, first, second))
+
+
+def test_more_is_written_together_than_a_statement_holds(cache, monkeypatch):
+    monkeypatch.setattr("sensorium.data.cache._AT_ONCE", 2)
+    images = Counting()
+    raws = [jpeg(seed) for seed in range(5)]
+    for _ in range(2):
+        with cache.together():
+            for raw in raws:
+                cache.get_or_decode(raw, images, FIELD, VIEW)
+    assert images.decoded == len(raws)
+    assert cache.disabled_reason is None

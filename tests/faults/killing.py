@@ -1,12 +1,13 @@
 """Runs in processes of their own that are killed, and what is left of them."""
 
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +15,9 @@ import PIL.Image
 
 SMALL = f"{Path(__file__).with_name('small.py')}:Small"
 
-# Trains; kills its process group when a step is reported, or when a file or a folder is about to be
-# given its name for the n-th time.
-SCRIPT = """
-import json, os, signal, sys
-asked = json.loads(sys.argv[1])
-system, data, at_step, at_rename = (asked.pop(n) for n in ("system", "data", "step", "rename"))
-
-def die():
-    os.killpg(0, signal.SIGKILL)
-
-replace = os.replace
-def counted(source, target, **settings):
-    global at_rename
-    at_rename -= 1
-    die() if at_rename == 0 else replace(source, target, **settings)
-os.replace = counted
-
-from sensorium.training.run import is_main_process, train
-train(system, data, device="cpu", report=lambda line: line["step"] == at_step and die(), **asked)
-"""
+# Forks runs from a process that has imported what takes seconds to import, and has no threads yet.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["accelerate", "datasets", "sensorium.training.run"])
 
 
 def make_rows(folder, num_rows=45):
@@ -52,17 +36,33 @@ def make_rows(folder, num_rows=45):
     return folder
 
 
-def environment(rank=0, num_ranks=1, port=0):
-    """One thread, no network; the place of a process among several."""
-    found = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if num_ranks > 1:
-        found |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
-        found |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "ACCELERATE_USE_CPU": "true",
-        }
-    return found
+def train_and_die(asked, log, environment, step, rename):
+    """In a process of its own: train, and kill its group at a step or a rename."""
+    os.setsid()
+    os.environ.update(environment)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+
+    def die():
+        os.killpg(0, signal.SIGKILL)
+
+    replace, left = os.replace, [rename]
+
+    def counted(source, target, **settings):
+        left[0] -= 1
+        if left[0] == 0:
+            die()
+        replace(source, target, **settings)
+
+    os.replace = counted
+    import torch
+
+    from sensorium.training.run import train
+
+    torch.set_num_threads(1)
+    system, data = asked.pop("system"), asked.pop("data")
+    train(system, data, device="cpu", report=lambda line: line["step"] == step and die(), **asked)
 
 
 def start(asked, out, *, step=0, rename=0, num_ranks=1):
@@ -72,22 +72,20 @@ def start(asked, out, *, step=0, rename=0, num_ranks=1):
         asked: the arguments of `train`.
         out: its folder.
         step: at which it kills itself; 0 for none.
-        rename: at which it kills itself.
+        rename: at which it kills itself: when so many files and folders were given their names.
         num_ranks: how many processes.
     """
-    text = json.dumps({**asked, "out": str(out), "step": step, "rename": rename})
     port = free_port() if num_ranks > 1 else 0
     processes = []
     for rank in range(num_ranks):
-        with Path(f"{out}.{rank}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, text],
-                stdout=log,
-                stderr=log,
-                env=environment(rank, num_ranks, port),
-                start_new_session=True,
-            )
-        processes.append(process)
+        place = {"OMP_NUM_THREADS": "1"}
+        if num_ranks > 1:  # as `accelerate launch` does
+            place |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
+            place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            place |= {"ACCELERATE_USE_CPU": "true"}
+        told = ({**asked, "out": str(out)}, f"{out}.{rank}.log", place, step, rename)
+        processes.append(SERVER.Process(target=train_and_die, args=told))
+        processes[-1].start()
     return processes
 
 
@@ -100,10 +98,8 @@ def free_port():
 
 def await_kill(processes, seconds=120):
     """Wait until one process has killed itself, and kill the others; whether it did."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and all(process.poll() is None for process in processes):
-        time.sleep(0.01)
-    killed = any(process.poll() == -signal.SIGKILL for process in processes)
+    multiprocessing.connection.wait([process.sentinel for process in processes], seconds)
+    killed = any(process.exitcode == -signal.SIGKILL for process in processes)
     kill(processes)
     return killed
 
@@ -111,12 +107,11 @@ def await_kill(processes, seconds=120):
 def kill(processes):
     """SIGKILL to the processes and to the loader workers they started."""
     for process in processes:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        process.kill()  # it may not yet have a group of its own
     for process in processes:
-        process.wait()
+        process.join()
 
 
 def steps_of(out):
@@ -130,7 +125,7 @@ def kill_at(step, processes, out, seconds=120):
     """Kill a run as soon as its log has a step; whether it was still running."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if any(process.poll() is not None for process in processes):
+        if any(process.exitcode is not None for process in processes):
             break
         if step in steps_of(out):
             kill(processes)
@@ -140,10 +135,13 @@ def kill_at(step, processes, out, seconds=120):
     return False
 
 
-def finish(processes, out):
+def finish(processes, out, seconds=120):
     """Wait for the end of a run, which must be a good one."""
     for rank, process in enumerate(processes):
-        assert process.wait(timeout=300) == 0, Path(f"{out}.{rank}.log").read_text()[-3000:]
+        process.join(seconds)
+        if process.exitcode != 0:
+            kill(processes)
+            raise AssertionError(Path(f"{out}.{rank}.log").read_text()[-3000:])
 
 
 def outcome(out):

@@ -40,9 +40,9 @@ def small(place):
     }
 
 
-def drawn(*key, low, high):
+def drawn(purpose, number=0, *, low, high):
     """A number in [low, high), the same each time."""
-    return low + int(draws.integers("kill", *key)) % (high - low)
+    return low + int(draws.integers(f"kill, {purpose}", number)) % (high - low)
 
 
 def assert_same_end(out, whole):
@@ -68,7 +68,7 @@ def test_three_kills_change_nothing(small, place):
     assert steps_of(out)[-1] == last and len(steps_of(out)) > before
     finish(start(small, out), out)
     assert_same_end(out, whole)
-    assert not [p for p in out.rglob("*.part")]
+    assert not list(out.rglob("*.part"))
 
 
 def test_two_processes_are_killed(small, place):
@@ -129,7 +129,7 @@ def test_twenty_kills(small, place):
             assert await_kill(start(asked, out, rename=5 + 3 * step, num_ranks=ranks))
         elif where == "time":
             processes = start(asked, out, num_ranks=ranks)
-            while not steps_of(out) and processes[0].poll() is None:
+            while not steps_of(out) and processes[0].exitcode is None:
                 time.sleep(0.01)
             time.sleep(drawn("time", number, low=0, high=400) / 1000)
             kill(processes)

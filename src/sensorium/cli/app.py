@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from sensorium import __version__
-from sensorium.cli import claims, many, one, rows
+from sensorium.cli import claims, diagnose, many, one, rows
 
 app = typer.Typer(
     name="sensorium",
@@ -60,6 +60,7 @@ for command in (
     many.compare,
     one.train,
     one.evaluate,
+    diagnose.diagnose,
     one.predict,
     one.embed,
     many.report,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,10 @@ class Cache(Protocol):
 
     def get_or_decode(self, raw: Any, modality: Modality, field: Field, view: Any) -> Any:
         """The decoded value, from the cache if it is there."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block at whose end all that was decoded in it is kept."""
         ...
 
 
@@ -101,31 +106,32 @@ def decode_rows(
     # Making a generator takes as long as decoding a small picture.
     augments = any(isinstance(view, ImageView) and view.augment for view in views.values())
     samples, faults = [], []
-    for place, (row, key) in enumerate(zip(rows.tolist(), keys, strict=True)):
-        values: dict[str, list[Any]] = {}
-        at = ""
-        try:
-            for field, modality, view, cells in plan:
-                at = field.name
-                decoded = [
-                    modality.decode(raw, field, view)
-                    if cache is None or not modality.cached
-                    else cache.get_or_decode(raw, modality, field, view)
-                    for raw in entries_of(cells[place], field, modality)
-                ]
-                if decoded:
-                    values[field.name] = decoded
+    with nullcontext() if cache is None else cache.together():
+        for place, (row, key) in enumerate(zip(rows.tolist(), keys, strict=True)):
+            values: dict[str, list[Any]] = {}
             at = ""
-            sample = place_boxes(Sample(key, row, values), schema, views)
-        except BadValue as error:
-            reason = str(error).removeprefix(f"field '{at}': ")
-            faults.append(Fault(key, at, reason, error.kind, row))
-            continue
-        if augment is not None and augments:
-            sample = augment_sample(
-                sample, schema, views, draws.generator("augment", *augment, row)
-            )
-        samples.append(sample)
+            try:
+                for field, modality, view, cells in plan:
+                    at = field.name
+                    decoded = [
+                        modality.decode(raw, field, view)
+                        if cache is None or not modality.cached
+                        else cache.get_or_decode(raw, modality, field, view)
+                        for raw in entries_of(cells[place], field, modality)
+                    ]
+                    if decoded:
+                        values[field.name] = decoded
+                at = ""
+                sample = place_boxes(Sample(key, row, values), schema, views)
+            except BadValue as error:
+                reason = str(error).removeprefix(f"field '{at}': ")
+                faults.append(Fault(key, at, reason, error.kind, row))
+                continue
+            if augment is not None and augments:
+                sample = augment_sample(
+                    sample, schema, views, draws.generator("augment", *augment, row)
+                )
+            samples.append(sample)
     return samples, faults
 
 

@@ -25,7 +25,7 @@ from sensorium.data.tables import (
     read_table,
 )
 from sensorium.modalities.base import get_modality, modality_names
-from sensorium.types import UserError
+from sensorium.types import Fault, UserError
 from sensorium.types.names import did_you_mean
 
 METADATA = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
@@ -115,7 +115,7 @@ def _with_files(table: pa.Table, folder: Path) -> tuple[pa.Table, list[str]]:
         if texts and 2 * sum(Path(text).suffix.lower() in suffixes for text in texts) > len(texts):
             return table, []
     stems: dict[str, dict[str, str]] = {}
-    for file in _walk(folder):
+    for file in _walk(folder, []):
         stems.setdefault(file.modality, {}).setdefault(file.path.stem, str(file.path))
     added = []
     for modality, paths in stems.items():
@@ -192,7 +192,8 @@ def open_media(folder: Path) -> ArrowSource:
     Raises:
         UserError: there are no files of a known kind.
     """
-    files = list(_walk(folder))
+    faults: list[Fault] = []
+    files = list(_walk(folder, faults))
     if not files:
         kinds = ", ".join(sorted(media_suffixes()))
         raise UserError(
@@ -226,6 +227,7 @@ def open_media(folder: Path) -> ArrowSource:
         hints={name: name for name in columns},
         key="name",
         path_columns=columns,
+        faults=faults,
     )
 
 
@@ -250,8 +252,11 @@ def _stem_below(file: _File) -> str:
     return str(PurePosixPath(*file.folder.parts[1:]) / file.path.stem)
 
 
-def _walk(folder: Path) -> Iterator[_File]:
-    """The media in a folder, by path; hidden ones and linked folders are left out."""
+def _walk(folder: Path, faults: list[Fault]) -> Iterator[_File]:
+    """The media in a folder, by path; hidden ones and linked folders are left out.
+
+    Files whose names are no text are added to `faults`.
+    """
     suffixes = media_suffixes()
     splits = _split_folders(folder)
     for directory, names, file_names in os.walk(folder):
@@ -262,6 +267,11 @@ def _walk(folder: Path) -> Iterator[_File]:
         for name in sorted(file_names):
             modality = suffixes.get(Path(name).suffix.lower())
             if modality is None or name.startswith(".") or _is_note(name):
+                continue
+            readable = str(below / name).encode("utf-8", "backslashreplace").decode()
+            if readable != str(below / name):
+                reason = "its name is not UTF-8; rename it"
+                faults.append(Fault(readable, modality, reason, "has a name that is not UTF-8"))
                 continue
             size = os.lstat(Path(directory) / name).st_size
             yield _File(below / name, modality, split, inner, size)

@@ -269,7 +269,9 @@ def find_duplicates(data: Data) -> tuple[tuple[Duplicates, ...], int]:
                 if digest in known
             ]
             if equal:
-                pairs = np.asarray(equal[: _EXAMPLES if data.samples else 0]).reshape(-1, 2)
+                pairs = np.asarray(equal[: _EXAMPLES if data.samples else 0], np.int64).reshape(
+                    -1, 2
+                )
                 keys = zip(data.keys(pairs[:, 0]), data.keys(pairs[:, 1]), strict=True)
                 found.append(Duplicates(entry.name, (first, second), len(equal), tuple(keys)))
     return tuple(found), sum(len(rows) for rows in samples.values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -270,6 +271,7 @@ def locate(root: Path | None, text: str) -> Path | Broken:
         return Broken(f"'{text}' names a file, but these rows have no folder of their own")
     try:
         found = os.path.realpath(root / text, strict=True)
+        kind = os.stat(found).st_mode  # noqa: PTH116
     except FileNotFoundError:
         return Broken(f"no such file: {root / text}", "names a file that is not there")
     except (OSError, ValueError) as error:
@@ -278,6 +280,9 @@ def locate(root: Path | None, text: str) -> Path | Broken:
     if os.path.commonpath([found, inside]) != inside:
         reason = "leads out of the folder"
         return Broken(f"'{text}' {reason} {root}; put the file into it", reason)
+    if not stat.S_ISREG(kind):  # a pipe would be waited for, without end
+        reason = "is a folder, not a file" if stat.S_ISDIR(kind) else "is no plain file"
+        return Broken(f"'{text}' {reason}", reason)
     return Path(found)
 
 

@@ -48,8 +48,9 @@ def checked(raw: Any, field: Field, expected: str) -> Path | bytes:
             raise BadValue(
                 f"field '{field.name}': {source} cannot be read: {reason}", "cannot be read"
             ) from None
-        if source.is_dir():
-            raise BadValue(f"field '{field.name}': {source} is a folder, not a file")
+        if not source.is_file():  # a pipe would be waited for, without end
+            reason = "is a folder, not a file" if source.is_dir() else "is no plain file"
+            raise BadValue(f"field '{field.name}': {source} {reason}", reason)
     if size == 0:
         raise BadValue(f"field '{field.name}': {label(source)} is empty (0 bytes)", "is empty")
     if size > MAX_BYTES:

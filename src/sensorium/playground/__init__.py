@@ -6,6 +6,7 @@ the seed, its number and the parameters: the same bytes on every machine.
 
 from sensorium.playground.attributes import Attributes
 from sensorium.playground.base import PlaygroundView
+from sensorium.playground.known import Known
 from sensorium.playground.options import PlaygroundError
 from sensorium.playground.questions import Questions
 from sensorium.playground.regions import Regions
@@ -14,7 +15,7 @@ from sensorium.playground.sounds import Sounds
 from sensorium.types.names import did_you_mean
 
 _VIEWS: dict[str, type[PlaygroundView]] = {
-    view.name: view for view in (Scenes, Regions, Questions, Attributes, Sounds)
+    view.name: view for view in (Scenes, Regions, Questions, Attributes, Sounds, Known)
 }
 VIEWS = tuple(_VIEWS)
 

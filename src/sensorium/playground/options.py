@@ -11,6 +11,7 @@ from sensorium.types.names import did_you_mean
 CHOICES = {
     "language": (*LANGUAGES, "mixed"),
     "caption": ("short", "dense", "noisy"),
+    "signal": ("table", "image", "xor", "redundant", "missing", "noise"),
     "holdout": ("scenes", "objects", "combinations"),
 }
 SWITCHES = {"tiles", "masks"}

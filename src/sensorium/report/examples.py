@@ -93,12 +93,24 @@ def _searches(data: Data, found: Sequence[Mapping[str, Any]], system: str) -> Ex
 
 
 def _answers(data: Data, found: Sequence[Mapping[str, Any]], system: str) -> Examples:
+    label = data.schema.find(role=("label", "answer"))[0].name
+    answers = answer_cards(data, found)
+    if not all("confidence" in entry for entry in found):
+        return Examples(f"the largest errors of {system} in {label}", wrong=answers)
+    return Examples(
+        f"{label} as predicted by {system}",
+        [answer for answer in answers if answer.predicted == answer.truth],
+        [answer for answer in answers if answer.predicted != answer.truth],
+    )
+
+
+def answer_cards(data: Data, found: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    """Rows with what was read and predicted; `found` holds `row`, `predicted` and `truth`."""
     rows = [entry["row"] for entry in found]
     read = [f.name for f in data.schema if f.role in _READ and f.of is None]
     shown = {name: show_rows(data, name, rows) for name in read}
     keys = _keys(data, rows)
-    label = data.schema.find(role=("label", "answer"))[0].name
-    answers = [
+    return [
         Answer(
             keys[entry["row"]],
             [
@@ -112,13 +124,6 @@ def _answers(data: Data, found: Sequence[Mapping[str, Any]], system: str) -> Exa
         )
         for entry in found
     ]
-    if not all("confidence" in entry for entry in found):
-        return Examples(f"the largest errors of {system} in {label}", wrong=answers)
-    return Examples(
-        f"{label} as predicted by {system}",
-        [answer for answer in answers if answer.predicted == answer.truth],
-        [answer for answer in answers if answer.predicted != answer.truth],
-    )
 
 
 def _keys(data: Data, rows: Sequence[int]) -> dict[int, str]:
@@ -129,4 +134,4 @@ def _written(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-__all__ = ["Answer", "Examples", "Hit", "Search", "gather_examples"]
+__all__ = ["Answer", "Examples", "Hit", "Search", "answer_cards", "gather_examples"]

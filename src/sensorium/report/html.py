@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sensorium import __version__
 from sensorium.data import Data, open_data
+from sensorium.report.diagnosis import diagnosis_view
 from sensorium.report.views import View, comparison_view, run_view
 from sensorium.training.files import write_aside
 from sensorium.training.folder import RunFolder
@@ -50,7 +52,11 @@ def write_comparison_report(folder: Path, data: Data | None) -> Path:
 
 def write_run_report(folder: Path, data: Data | None = None) -> Path:
     """The report of a run; without data no rows are shown."""
-    return _write(folder, [run_view(folder, data)])
+    view = run_view(folder, data)
+    found = RunFolder(folder).diagnosis_file
+    if found.exists():
+        view.diagnosis = diagnosis_view(json.loads(found.read_text()), data)
+    return _write(folder, [view])
 
 
 def write_combined_report(folder: Path, parts: Sequence[tuple[Path, Data | None]]) -> Path:

@@ -161,6 +161,54 @@ def cost_plot(points: Sequence[Point], cost: str, label: str) -> str:
     return _drawn(3.6, 2.5, draw)
 
 
+def share_plot(
+    curves: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
+    across: str,
+    label: str,
+) -> str:
+    """A score over a share from 0 to 1, a curve for each name, which stands at its end.
+
+    Args:
+        curves: share, value, and the ends of its interval.
+        across: what the share is of.
+        label: of the score.
+    """
+
+    def draw(axes: Axes) -> None:
+        ends = {name: points[-1][1] for name, points in curves.items()}
+        for place, points in enumerate(curves.values()):
+            shares, values = [p[0] for p in points], [p[1] for p in points]
+            lows = [p[1] if p[2] is None else p[2] for p in points]
+            highs = [p[1] if p[3] is None else p[3] for p in points]
+            colour = (ACCENT, GOOD, INK, MUTED)[place % 4]
+            style = ("-", "--", ":")[place // 4 % 3]
+            axes.fill_between(shares, lows, highs, color=colour, alpha=0.1, linewidth=0)
+            axes.plot(shares, values, ".", color=colour, linestyle=style, linewidth=1.8)
+        low, high = axes.get_ylim()
+        for (name, at), colour in zip(
+            _apart(ends, (high - low) / 13).items(),
+            [(ACCENT, GOOD, INK, MUTED)[place % 4] for place in range(len(ends))],
+            strict=True,
+        ):
+            _annotate(axes, _short(name), (1, at), (7, -3), "data", color=colour)
+        axes.set_xlim(0, 1.28)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_xlabel(across)
+        axes.set_ylabel(label)
+
+    return _drawn(8.4, 2.9, draw)
+
+
+def _apart(places: Mapping[str, float], distance: float) -> dict[str, float]:
+    """The same places, moved so that names beside them do not lie over each other."""
+    moved: dict[str, float] = {}
+    least = -np.inf
+    for name in sorted(places, key=lambda name: places[name]):
+        moved[name] = max(places[name], least + distance)
+        least = moved[name]
+    return {name: moved[name] for name in places}
+
+
 def _annotate(
     axes: Axes,
     text: str,

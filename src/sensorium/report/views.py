@@ -12,7 +12,7 @@ from typing import Any
 
 from sensorium.data import Data
 from sensorium.report import numbers
-from sensorium.report.examples import Examples, gather_examples
+from sensorium.report.examples import Answer, Examples, gather_examples
 from sensorium.report.plots import Curve, Point, cost_plot, curve_plot, interval_plot
 from sensorium.systems.base import Embeds, Predicts
 from sensorium.systems.registry import get_system
@@ -52,6 +52,25 @@ class Plot:
 
 
 @dataclass
+class DiagnosisView:
+    """What a diagnosis found.
+
+    Attributes:
+        summary: in a sentence or two.
+        note: what the task does not allow.
+        grids: scores of inputs, importance by class, kinds of rows.
+        plots: importance, and scores with absent inputs.
+        kinds: rows of each kind, with what was predicted.
+    """
+
+    summary: str
+    note: str = ""
+    grids: list[Grid] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    kinds: list[tuple[str, list[Answer]]] = field(default_factory=list)
+
+
+@dataclass
 class View:
     """What a page has room for; what is empty is left out.
 
@@ -65,6 +84,7 @@ class View:
         failures: what went wrong, and `skipped`: what was left out, each with the reason.
         plots: of scores.
         curves: of losses, for each system.
+        diagnosis: of a run, if it was made.
         examples: what the best run says of some rows.
         faults: rows that were set aside, and why; `num_faults` of them.
         settings: of a run, as YAML.
@@ -82,6 +102,7 @@ class View:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     curves: list[tuple[str, list[Plot]]] = field(default_factory=list)
+    diagnosis: DiagnosisView | None = None
     examples: Examples | None = None
     faults: list[tuple[str, str]] = field(default_factory=list)
     num_faults: int = 0

@@ -41,6 +41,7 @@ class Retrieval(Task):
         max_rows: how many rows are scored at the first pool size.
         whole_groups: rows of one group are in one pool, where they are the hardest candidates for
             each other; else pools are random.
+        shuffled: take another target of the pool for the right one: a control that must be at chance.
     """
 
     name = "retrieval"
@@ -50,7 +51,9 @@ class Retrieval(Task):
         pools: Sequence[int] | None = None,
         max_rows: int | None = None,
         whole_groups: bool = False,
+        shuffled: bool = False,
     ) -> None:
+        self.shuffled = shuffled
         self.pools = tuple(pools) if pools else None
         self.max_rows = max_rows
         self.whole_groups = whole_groups
@@ -115,6 +118,8 @@ class Retrieval(Task):
             pairs = _Pairs(reader, data, chosen, query, target)
             size = min(pool or len(pairs.queries), len(pairs.queries))
             pairs.divide(size, self.whole_groups, seed)
+            if self.shuffled:
+                pairs.shuffle()
             matrix = pairs.embedded() if embeds else pairs.scored()
             scores = pairs.ranked(matrix, names, seed)
             asked += len(pairs.targets)
@@ -186,6 +191,14 @@ class _Pairs:
             groups = self.query_clusters, self.target_clusters
             size = max(1, round(size * (1 + int(groups[1].max())) / len(self.queries)))
         self.query_pools, self.target_pools = assign_pools(*groups, size, seed)
+
+    def shuffle(self) -> None:
+        """Let each target belong to the next query of its pool."""
+        order = np.argsort(self.query_pools, kind="stable")
+        following = np.empty_like(order)
+        for members in np.split(order, np.flatnonzero(np.diff(self.query_pools[order])) + 1):
+            following[members] = np.roll(members, -1)
+        self.target_groups = following[self.target_groups]
 
     def embedded(self) -> Matrix:
         """Embeddings of all queries and of all targets."""

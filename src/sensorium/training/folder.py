@@ -9,6 +9,7 @@ metrics.jsonl      losses and rates by step
 checkpoints/       what a killed run resumes from
 quarantine.jsonl   rows that were set aside, and why
 evaluation.json    scores on the test rows
+diagnosis.json     what each modality contributes, once it was asked for
 report.html        the same for people
 """
 
@@ -43,6 +44,7 @@ class RunFolder:
         self.quarantine_file = self.path / "quarantine.jsonl"
         self.evaluation_file = self.path / "evaluation.json"
         self.scores_file = self.path / "scores.safetensors"
+        self.diagnosis_file = self.path / "diagnosis.json"
         self.report_file = self.path / "report.html"
 
     def create(self) -> None:
@@ -112,7 +114,7 @@ class RunFolder:
             # A line that a kill or a full disk cut short must not swallow the next one.
             with path.open("ab+") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-                gap = b"" if file.read() in (b"", b"\n") else b"\n"
+                gap = b"" if file.read(1) in (b"", b"\n") else b"\n"
                 file.write(gap + text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise UserError(

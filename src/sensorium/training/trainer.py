@@ -135,12 +135,17 @@ class Trainer:
                 self._log(stage, losses, learning_rate(stage, step, num_steps))
             if (step + 1) % validate_every == 0 or last:
                 self._validate(stage, average)
-            stop = self._out_of_patience or self.interrupted.is_set
-            if last or stop or time.monotonic() - saved > self.options.checkpoint_every:
+            interrupted, stop, due = self._any_process(
+                self.interrupted.is_set,
+                self._out_of_patience,
+                time.monotonic() - saved > self.options.checkpoint_every,
+            )
+            if last or interrupted or stop or due:
                 self._check_finite(losses)
+                self._check_weights(trained)
                 self._save(trained, optimizer, average)
                 saved = time.monotonic()
-            if self.interrupted.is_set:
+            if interrupted:
                 raise Interrupted
             if stop:
                 break
@@ -283,6 +288,14 @@ class Trainer:
             stacked = self.accelerator.reduce(stacked, reduction="sum")
         return dict(zip(names, stacked.unbind(), strict=True))
 
+    def _any_process(self, *wishes: bool) -> list[bool]:
+        """What at least one process wants. Their clocks differ; they must do the same nevertheless."""
+        if self.accelerator.num_processes == 1:
+            return list(wishes)
+        device = self.accelerator.device
+        asked = {str(n): torch.tensor(float(w), device=device) for n, w in enumerate(wishes)}
+        return [bool(value > 0) for value in self._summed(asked).values()]
+
     @property
     def _dropout_seed(self) -> int:
         rank = self.accelerator.process_index
@@ -374,13 +387,21 @@ class Trainer:
     def _check_finite(self, losses: Mapping[str, Tensor]) -> None:
         for name, value in losses.items():
             if not bool(torch.isfinite(value)):
-                kept = checkpoints.latest_checkpoint(self.folder.checkpoints)
-                raise UserError(
-                    f"the loss '{name}' is not a finite number at step {self.progress.step}. Lower "
-                    "the learning rate with --set training.learning_rate=..., and keep "
-                    "training.precision=fp32. "
-                    + (f"The last good checkpoint is {kept}." if kept else "Nothing was saved yet.")
-                )
+                raise self._not_finite(f"the loss '{name}'")
+
+    def _check_weights(self, trained: Mapping[str, nn.Parameter]) -> None:
+        """A finite loss may have had a gradient that is not; such weights must not be kept."""
+        for name, parameter in trained.items():
+            if not bool(torch.isfinite(parameter.detach()).all()):
+                raise self._not_finite(f"the weight '{name}'")
+
+    def _not_finite(self, what: str) -> UserError:
+        kept = checkpoints.latest_checkpoint(self.folder.checkpoints)
+        return UserError(
+            f"{what} is not a finite number at step {self.progress.step}. Lower the learning rate "
+            "with --set training.learning_rate=..., and keep training.precision=fp32. "
+            + (f"The last good checkpoint is {kept}." if kept else "Nothing was saved yet.")
+        )
 
     def _log(self, stage: Stage, losses: Mapping[str, Tensor], rate: float) -> None:
         """A line of training losses: means over all processes."""

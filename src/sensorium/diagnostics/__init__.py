@@ -1,0 +1,1 @@
+"""Why a trained system answers as it does."""

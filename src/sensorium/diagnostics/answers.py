@@ -1,0 +1,86 @@
+"""Ask a run about the same rows again and again, with fields removed or exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+
+from sensorium.data import Data, MediaCache
+from sensorium.systems.base import Predicts
+from sensorium.tasks.base import Reader, one_field
+from sensorium.training.run import Run, default_cache
+from sensorium.types import Batch, UserError, concatenate
+
+BATCH = 64
+_READ = ("input", "query", "target", "question")
+
+
+class Answers:
+    """The predictions of a run on rows that are read and decoded once.
+
+    Attributes:
+        field: what is predicted.
+        inputs: the fields that the system reads, without those that hang on others.
+        rows: the numbers of the rows that say what is right.
+        truth: what they say.
+    """
+
+    def __init__(self, run: Run, data: Data, rows: Int[np.ndarray, " rows"]) -> None:
+        self._system = run.system
+        self.schema = data.schema
+        self.field = one_field(data.schema, _role_of(data), run.info["task"])
+        views = run.system.views()
+        self.inputs = [
+            field.name
+            for field in data.schema.find(role=_READ)
+            if field.of is None and field.name in views
+        ]
+        reader = Reader(run.system, data, BATCH, MediaCache(default_cache()))
+        self._device = reader.device
+        batches = [batch.to("cpu") for batch in reader.batches(rows)]
+        if not batches:
+            raise UserError(f"{data.name}: none of the rows can be read")
+        whole = concatenate(batches)
+        if self.field.name not in whole:
+            raise UserError(f"no row has the field '{self.field.name}', which is predicted")
+        truth, known = whole[self.field.name].first(whole.size)
+        self._whole = whole.take(known.nonzero().squeeze(1))
+        self.truth: Shaped[np.ndarray, "rows ..."] = truth[known].numpy()
+        self.rows = self._whole.index.numpy()
+
+    def present(self, name: str) -> Bool[np.ndarray, " rows"]:
+        """Which rows have a field."""
+        return self._whole.present(name).numpy()
+
+    def without(self, names: Sequence[str]) -> Float[np.ndarray, "rows outputs"]:
+        """Outputs when some inputs, and what hangs on them, are absent in every row."""
+        return self._ask(self._whole.without(*self._families(names)))
+
+    def exchanged(
+        self, name: str, partner: Int[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, "rows outputs"]:
+        """Outputs when each row has an input of another row."""
+        family = self._families([name])
+        theirs = self._whole.take(torch.from_numpy(partner)).only(*family)
+        return self._ask(self._whole.without(*family).joined(theirs))
+
+    def _families(self, names: Sequence[str]) -> list[str]:
+        return [member for name in names for member in self.schema.family(name)]
+
+    def _ask(self, rows: Batch) -> Float[np.ndarray, "rows outputs"]:
+        outputs = []
+        with torch.inference_mode():
+            for start in range(0, rows.size, BATCH):
+                part = rows.take(torch.arange(start, min(start + BATCH, rows.size)))
+                predicted = cast(Predicts, self._system).predict(part.to(self._device))
+                outputs.append(predicted.float().cpu())
+        found = torch.cat(outputs).numpy()
+        return found[:, None] if found.ndim == 1 else found
+
+
+def _role_of(data: Data) -> str:
+    return "answer" if data.schema.find(role="answer") else "label"

@@ -1,0 +1,62 @@
+"""The view `known`: rows of which it is known which modality tells the label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sensorium.playground.attributes import COLD, WARM
+from sensorium.playground.base import COMMON, PlaygroundView, Row
+from sensorium.playground.compose import Wish
+
+LABELS = ("minus", "plus")
+
+
+class Known(PlaygroundView):
+    """Pictures on warm or cold ground, tables with a heavy or light weight, and a label.
+
+    Columns: image, weight, price (the table; the price tells nothing), label. `signal` says what
+    tells the label:
+
+    | signal | warm ground | heavy | best accuracy |
+    |---|---|---|---|
+    | table | at random | if plus | 1 |
+    | image | if plus | at random | 1 |
+    | xor | at random | if plus and not warm, or minus and warm | 1, from both together only |
+    | redundant | if plus | if plus | 1, from either |
+    | missing | if plus; half of the pictures are absent | at random | 0.75 |
+    | noise | at random | at random | 0.5 |
+    """
+
+    name = "known"
+    defaults = COMMON | {"signal": "redundant", "size": 32, "objects": 1}
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        """The schema."""
+        columns = {"weight": "number", "price": "number"}
+        return [
+            {"name": "image", "modality": "image", "role": "input"},
+            {"name": "table", "modality": "table", "role": "input", "columns": columns},
+            {"name": "label", "modality": "category", "role": "label"},
+        ]
+
+    def _row(self, split: str, number: int) -> Row:
+        signal = str(self.parameters["signal"])
+        stream = self._stream("known", split, number)
+        plus, warm, heavy = (stream.chance(50) for _ in range(3))
+        if signal in ("image", "redundant", "missing"):
+            warm = plus
+        if signal in ("table", "redundant"):
+            heavy = plus
+        if signal == "xor":
+            heavy = plus != warm
+        is_absent = signal == "missing" and stream.chance(50)
+        weight = stream.between(202, 300) if heavy else stream.between(100, 198)
+        price = stream.between(100, 9999) / 100
+        wish = Wish(self._fewest, backgrounds=WARM if warm else COLD)
+        return {
+            "image": None if is_absent else self._compose(stream, split, wish).image(),
+            "weight": weight / 10,
+            "price": price,
+            "label": LABELS[plus],
+        }

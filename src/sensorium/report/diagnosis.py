@@ -1,0 +1,168 @@
+"""A diagnosis for people: in the terminal, and as a section of a run's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sensorium.data import Data
+from sensorium.report import numbers
+from sensorium.report.examples import Answer, answer_cards
+from sensorium.report.plots import Point, interval_plot, share_plot
+from sensorium.report.terminal import plain_table
+from sensorium.report.views import DiagnosisView, Grid, Line, Plot
+
+NO_IMPORTANCE = (
+    "Both sides of a pair are needed to match it, so neither has an importance of its own; what "
+    "hangs on them can be left out."
+)
+
+Content = Mapping[str, Any]
+
+
+def diagnosis_table(content: Content) -> RenderableType:
+    """The most important of a diagnosis."""
+    parts: list[RenderableType] = [Text(summary(content))]
+    for grid in _grids(content):
+        table = plain_table()
+        for number, (heading, second) in enumerate(grid.headings):
+            label = f"{heading}\n{second}" if second else heading
+            table.add_column(label, justify="right" if number else "left", vertical="bottom")
+        for line in grid.lines:
+            table.add_row(line.name, *line.cells)
+        parts.append(table)
+    if "importance" not in content:
+        parts.append(Text(NO_IMPORTANCE, style="dim"))
+    return Group(*parts)
+
+
+def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
+    """The section of a report; without data no rows are shown."""
+    key = content["metric"]
+    view = DiagnosisView(summary=summary(content), grids=_grids(content))
+    if "importance" not in content:
+        view.note = NO_IMPORTANCE
+        return view
+    overall = content["importance"]["overall"]
+    order = sorted(overall, key=lambda name: -overall[name]["value"])
+    points = [
+        Point(name, entry["value"], entry["low"], entry["high"], is_best=number == 0)
+        for number, name in enumerate(order)
+        if (entry := overall[name])["value"] is not None
+    ]
+    label = f"share of {numbers.one_line(key)}"
+    how = content["importance"]["method"]
+    caption = f"Importance: Shapley values ({how}, {content['importance']['coalitions']} subsets)"
+    view.plots.append(Plot(interval_plot(points, label), caption))
+    curves = {
+        name: [(step["rate"], step["value"], step["low"], step["high"]) for step in steps]
+        for name, steps in content["missing"].items()
+    }
+    view.plots.append(
+        Plot(
+            share_plot(curves, "share of rows without it", numbers.one_line(key)),
+            "Score when an input is absent in a share of the rows",
+        )
+    )
+    if data is not None and data.samples:
+        view.kinds = _kinds(content, data)
+    return view
+
+
+def summary(content: Content) -> str:
+    """The result in a sentence or two."""
+    key, score = content["metric"], content["score"]
+    rows = numbers.plural(content["rows"], "row")
+    text = f"{numbers.one_line(key)} {numbers.with_interval(key, score)} on {rows}; "
+    text += f"{numbers.metric_value(key, content['chance'])} is what chance gives. "
+    control = content["shuffled"]["everything"]
+    text += f"With inputs of other rows it is {numbers.with_interval(key, control)}."
+    if "importance" not in content:
+        return text
+    overall = content["importance"]["overall"]
+    order = sorted(overall, key=lambda name: -overall[name]["value"])
+    clear = [name for name in order if (overall[name]["low"] or 0) > 0]
+    if not clear:
+        return text + " No input contributes clearly."
+    idle = [name for name in order if name not in clear]
+    text += f" Most comes from {clear[0]}"
+    text += f", then {', '.join(clear[1:])}" if clear[1:] else ""
+    return text + (f"; nothing clear from {', '.join(idle)}." if idle else ".")
+
+
+def _grids(content: Content) -> list[Grid]:
+    key = content["metric"]
+    grids = []
+    if content["fields"]:
+        grids.append(_inputs(content, key))
+    if by_class := content.get("importance", {}).get("by_class"):
+        names = content["fields"]
+        headings = [("class", ""), ("rows", ""), *((name, "importance") for name in names)]
+        lines = [
+            Line(
+                label,
+                [str(entry["rows"]), *(_value(key, entry[name], signed=True) for name in names)],
+            )
+            for label, entry in by_class.items()
+        ]
+        grids.append(Grid(headings, lines))
+    if kinds := content.get("kinds"):
+        lines = [
+            Line(kind, [numbers.with_interval("share", entry)])
+            for kind, entry in kinds.items()
+            if entry["value"]
+        ]
+        grids.append(Grid([("rows that are right", ""), ("share", "")], lines))
+    return grids
+
+
+def _inputs(content: Content, key: str) -> Grid:
+    """A line for each input: its importance, and the score with it alone, without it and so on."""
+    columns = {
+        ("importance", ""): content.get("importance", {}).get("overall"),
+        ("alone", ""): content.get("alone"),
+        ("without it", ""): content["without"],
+        ("shuffled", ""): {k: v for k, v in content["shuffled"].items() if k != "everything"},
+    }
+    shown = {heading: values for heading, values in columns.items() if values}
+    conflict = content.get("conflict", {})
+    headings = [("input", ""), *shown]
+    if conflict:
+        headings += [("in conflict", "own answer"), ("in conflict", "answer of its row")]
+    lines = []
+    for name in content["fields"]:
+        cells = [
+            numbers.difference(key, values[name])
+            if heading[0] == "importance" and name in values
+            else _value(key, values[name])
+            if name in values
+            else numbers.NOTHING
+            for heading, values in shown.items()
+        ]
+        if conflict:
+            entry = conflict.get(name)
+            cells += [
+                f"{entry[part]['value']:.0%}" if entry else numbers.NOTHING
+                for part in ("own", "other")
+            ]
+        lines.append(Line(name, cells))
+    return Grid(headings, lines)
+
+
+def _value(key: str, entry: Content, signed: bool = False) -> str:
+    """Without the interval, for which a table of many numbers has no room; the JSON has it."""
+    return ("+" if signed and (entry["value"] or 0) > 0 else "") + numbers.metric_value(
+        key, entry["value"]
+    )
+
+
+def _kinds(content: Content, data: Data) -> list[tuple[str, list[Answer]]]:
+    """Rows of each kind, with what they hold and what was predicted."""
+    return [
+        (kind, answer_cards(data, entry["examples"]))
+        for kind, entry in content["kinds"].items()
+        if entry["examples"]
+    ]

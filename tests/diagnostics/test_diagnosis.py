@@ -1,0 +1,237 @@
+"""Diagnosis: on rows of which it is known what tells the label, and of systems with known answers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import sensorium as sm
+from sensorium.cli import main
+from sensorium.data import open_data
+from sensorium.diagnostics.diagnosis import diagnose
+from sensorium.diagnostics.scoring import Score
+from sensorium.modalities.image import ImageView
+from sensorium.modalities.text import TextView, Tokenizer
+from sensorium.tasks.metrics import regression_scores
+from sensorium.types import Field, UserError
+
+SMALL = {"width": 32, "depth": 1, "heads": 2, "hidden": 64, "image_size": 32}
+OPTIONS = {"batch_size": 64, "learning_rate": 3e-3, "workers": 0, "validation_rows": 0}
+
+
+def trained(signal, out):
+    where = f"playground:known?signal={signal}&train=2000&validation=20&test=300"
+    return sm.train(
+        "late-fusion", where, out=out, budget="120steps", settings=SMALL, options=OPTIONS
+    )
+
+
+def low(entry):
+    return entry["low"]
+
+
+def around(entry, value):
+    return entry["low"] - 0.02 <= value <= entry["high"] + 0.02
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What is found, by signal; each is trained when it is first asked for."""
+    folder, results = tmp_path_factory.mktemp("known"), {}
+
+    def of(signal):
+        if signal not in results:
+            results[signal] = diagnose(trained(signal, folder / signal)).content
+        return results[signal]
+
+    of.folder = folder
+    return of
+
+
+@pytest.mark.parametrize(("signal", "other"), [("table", "image"), ("image", "table")])
+def test_the_modality_with_the_signal_ranks_first(found, signal, other):
+    content = found(signal)
+    importance = content["importance"]["overall"]
+    assert content["score"]["value"] > 0.95
+    assert low(importance[signal]) > 0.4
+    assert around(importance[other], 0)
+    assert content["without"][signal]["value"] < 0.65
+    assert content["shuffled"][signal]["value"] < 0.65
+    assert content["shuffled"][other]["value"] > 0.95
+    # an input of a row with another label takes the answer with it, or changes nothing
+    assert content["conflict"][signal]["other"]["value"] > 0.9
+    assert content["conflict"][other]["own"]["value"] > 0.9
+    assert content["kinds"][f"only with {signal}"]["value"] > 0.3
+    assert content["kinds"][f"only with {other}"]["value"] < 0.1
+
+
+def test_xor_needs_both(found):
+    content = found("xor")
+    importance = content["importance"]["overall"]
+    assert content["score"]["value"] > 0.95
+    assert low(importance["image"]) > 0.15
+    assert low(importance["table"]) > 0.15
+    assert all(content["alone"][name]["value"] < 0.65 for name in ("image", "table"))
+    kinds = content["kinds"]
+    assert kinds["only with several together"]["value"] > 0.2
+    assert kinds["only with several together"]["value"] > kinds["only with image"]["value"]
+
+
+def test_redundant_modalities_share(found):
+    content = found("redundant")
+    importance = content["importance"]["overall"]
+    assert low(importance["image"]) > 0.1
+    assert low(importance["table"]) > 0.1
+    assert content["kinds"]["with any one"]["value"] > 0.9
+    assert all(content["without"][name]["value"] > 0.9 for name in ("image", "table"))
+
+
+def test_a_modality_that_is_absent_in_half_of_the_rows_counts_for_the_others(found):
+    content = found("missing")
+    importance = content["importance"]["overall"]
+    assert 0.65 < content["score"]["value"] < 0.85
+    assert 0.15 < importance["image"]["value"] < 0.35
+    assert importance["image"]["low"] > importance["table"]["value"]
+    assert content["conflict"]["image"]["rows"] < 200  # of rows that have one
+
+
+def test_noise_gives_nothing_within_the_interval(found):
+    content = found("noise")
+    assert around(content["score"], 0.5)
+    for entry in content["importance"]["overall"].values():
+        assert around(entry, 0)
+    for entry in content["shuffled"].values():
+        assert around(entry, 0.5)
+
+
+@pytest.mark.parametrize("signal", ["table", "xor", "noise"])
+def test_importance_sums_to_what_all_have_over_nothing(found, signal):
+    content = found(signal)
+    total = sum(entry["value"] for entry in content["importance"]["overall"].values())
+    counts = content["importance"]["by_class"]
+    by_class = sum(
+        entry["rows"] * entry[name]["value"]
+        for entry in counts.values()
+        for name in ("image", "table")
+    )
+    assert by_class / content["rows"] == pytest.approx(total)
+    assert abs(total) <= 1
+
+
+def test_absence_runs_from_the_whole_score_to_that_without(found):
+    content = found("redundant")
+    for name, steps in content["missing"].items():
+        assert [step["rate"] for step in steps] == [0, 0.25, 0.5, 0.75, 1]
+        assert steps[0]["value"] == content["score"]["value"]
+        assert steps[-1]["value"] == content["without"][name]["value"]
+
+
+def test_the_command_prints_and_adds_to_the_report(found, tmp_path, capsys):
+    found("table")
+    run = found.folder / "table"
+    with pytest.raises(SystemExit) as ended:
+        main(["diagnose", str(run), "--rows", "50"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "Most comes from table" in out
+    page = (run / "report.html").read_text()
+    assert "<h2>Diagnosis</h2>" in page
+    assert page.count("<svg") >= 2
+    content = json.loads((run / "diagnosis.json").read_text())
+    assert content["rows"] == 50
+    with pytest.raises(SystemExit) as ended:
+        main(["diagnose", str(tmp_path / "nothing")])
+    assert ended.value.code == 2
+
+
+def test_numbers_are_explained_in_shares_of_r2(tmp_path):
+    """`value` is the weight of the table, 10 for a warm picture, 5 for a rising sound."""
+    data = open_data("playground:attributes?train=600&validation=10&test=80")
+    run = sm.train(
+        "late-fusion", data, out=tmp_path, budget="4steps", target="value", settings=SMALL,
+        options=OPTIONS,
+    )  # fmt: skip
+    content = diagnose(run, rows=60).content
+    assert content["metric"] == "R2"
+    assert content["conflict"] == {} and content["kinds"] == {}
+    again = run.evaluate().scores.metrics["R2"].value
+    assert diagnose(run).content["score"]["value"] == pytest.approx(again, abs=1e-6)
+
+
+def test_r2_by_parts_is_r2():
+    generator = np.random.default_rng(0)
+    truth = generator.normal(3000, 2, size=50)
+    outputs = truth + generator.normal(size=50)
+    score = Score("R2", truth, np.arange(50))
+    own = score.total(score.contributions(outputs[:, None]))
+    other = regression_scores(outputs, truth).metrics["R2"]
+    assert own.value == pytest.approx(other.value)
+    assert (own.low, own.high) == pytest.approx((other.low, other.high))
+
+
+def test_accuracy_of_several_labels_is_the_share_of_right_decisions():
+    field = Field(name="tags", modality="categories", role="label")
+    truth = np.array([[1.0, 0.0], [1.0, 1.0]])
+    score = Score.of(field, truth, np.arange(2))
+    np.testing.assert_array_equal(
+        score.contributions(np.array([[0.9, 0.2], [0.1, 0.6]])), [1.0, 0.5]
+    )
+
+
+def test_retrieval_has_controls_and_leaves_out_what_hangs_on_a_side(tmp_path):
+    """No Shapley values: neither side of a pair can be left out."""
+    where = "playground:scenes?train=64&validation=8&test=60&pictures=20"
+    run = sm.train(
+        "interbert", where, out=tmp_path, budget="3steps",
+        settings={"width": 16, "heads": 2, "joint_layers": 1, "split_layers": 1},
+        options={"workers": 0, "validation_rows": 0, "batch_size": 16},
+    )  # fmt: skip
+    found = diagnose(run)
+    assert "importance" not in found.content
+    assert set(found.content["without"]) == {"boxes", "things"}
+    assert found.content["chance"] == pytest.approx(1 / found.content["pool"])
+    assert "neither has an importance" in str(found)
+
+
+def test_shuffled_pairs_are_at_most_at_chance():
+    """An oracle finds every partner, so that another target of the pool is never first."""
+    from sensorium.systems.base import System
+    from sensorium.tasks import Retrieval
+    from sensorium.training.run import evaluate_system
+
+    class Oracle(System):
+        name = "oracle"
+
+        def __init__(self):
+            super().__init__(None, data.schema)
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def views(self):
+            text = TextView(tokenizer=Tokenizer.train(["a picture of a thing"], 300))
+            return {"image": ImageView(size=32), "caption": text}
+
+        def losses(self, batch):
+            return {}
+
+        def embed(self, batch, field):
+            angle = batch.index.float() / 10
+            return torch.stack([angle.cos(), angle.sin()], 1)
+
+    data = open_data("playground:scenes?train=10&validation=1&test=30").fit()
+    oracle = Oracle()
+    rows = data.rows("test")
+    assert evaluate_system(oracle, data, rows, Retrieval()).scores.metrics["R@1"].value == 1
+    for pools in (None, [10]):
+        shuffled = evaluate_system(oracle, data, rows, Retrieval(pools, shuffled=True))
+        assert shuffled.scores.metrics["R@1"].value == 0
+
+
+def test_no_rows_is_an_error_that_says_what_to_do(tmp_path):
+    where = "playground:known?signal=table&train=64&validation=8&test=0"
+    run = sm.train(
+        "late-fusion", where, out=tmp_path, budget="2steps", settings=SMALL, options=OPTIONS
+    )
+    with pytest.raises(UserError, match="no test rows in .*--data"):
+        diagnose(run)
+    assert diagnose(run, "playground:known?signal=table&train=0&validation=0&test=40").content
