@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 # two test processes on two cores, each with one thread, beat one process with two
 WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: demo test test-long lint docs clean
+.PHONY: demo test test-long lint docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/sensorium demo --out demo
@@ -15,13 +16,20 @@ test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long" tests
 
 test-long: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group fuzz
 	$(BIN)/python -m pytest -m long tests
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests scripts
-	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts benchmarks
+	$(BIN)/ruff format --check src tests scripts benchmarks
 	$(BIN)/mypy
 	$(BIN)/python scripts/write_docs.py --check
+
+# `make bench ONLY=infonce`; `make bench ONLY="data startup" THREADS=1`
+THREADS ?= 2
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python benchmarks/run.py $(ONLY) --threads $(THREADS)
+	$(BENCH)/bin/python benchmarks/table.py
 
 docs: $(VENV)/installed
 	$(BIN)/python scripts/write_docs.py
@@ -34,5 +42,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group test --group lint
 	touch $@
 
+# The peers live apart: nothing of the package or its tests needs them.
+$(BENCH)/installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BENCH)/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(BENCH)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
+	$(BENCH)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo dist build
+	rm -rf $(VENV) $(BENCH) demo dist build

@@ -20,14 +20,14 @@ GROWTH = (2048, 4096, 8192, 16384, 32768)
 WARM_PAIRS = 2048
 
 
-def plain_info_nce(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def plain_info_nce(a: Tensor, b: Tensor, scale: Tensor, _: Tensor) -> Tensor:
     """Two cross-entropies."""
     logits = scale * a @ b.T
     numbers = torch.arange(len(a))
     return (F.cross_entropy(logits, numbers) + F.cross_entropy(logits.T, numbers)) / 2
 
 
-def tiled_info_nce(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def tiled_info_nce(a: Tensor, b: Tensor, scale: Tensor, _: Tensor) -> Tensor:
     """Ours."""
     forth, back = info_nce(a, b, scale)
     return (forth.sum() + back.sum()) / (2 * len(a))
@@ -107,7 +107,9 @@ def measure(settings: Settings) -> Result:
                     one = process.submit(step, name, side, pairs, settings.threads).result()
                     if repeat:
                         found[side].append(one)
-        for index, (what, unit, limit) in enumerate((("time", "s", 1.1), ("memory", "MiB", 1 / 12))):
+        for index, (what, unit, limit) in enumerate(
+            (("time", "s", 1.1), ("memory", "MiB", 1 / 12))
+        ):
             figures.append(
                 Figure(
                     f"{name}, {PAIRS:,} pairs of width {WIDTH}: {what}",
@@ -130,7 +132,9 @@ def measure(settings: Settings) -> Result:
                 target=Target("at most", 1.1),
             )
         )
-        sizes = ", ".join(f"{pairs:,}: {peak:.0f}" for pairs, peak in zip(GROWTH, peaks, strict=True))
+        sizes = ", ".join(
+            f"{pairs:,}: {peak:.0f}" for pairs, peak in zip(GROWTH, peaks, strict=True)
+        )
         notes.append(f"{name}: MiB by number of pairs: {sizes}.")
         figures.append(
             Figure(

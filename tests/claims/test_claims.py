@@ -95,10 +95,17 @@ def test_a_full_experiment_can_give_a_verdict(claim):
     assert len(parts) > 1
 
 
-@pytest.mark.parametrize("claim", claims().values(), ids=list(claims()))
-def test_recorded_results_are_those_of_full_experiments(claim):
+RECORDED = {path.stem for path in registry.RESULTS.glob("*.json")}
+
+
+def test_results_are_of_claims_that_exist():
+    assert set(claims()) >= RECORDED
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_recorded_results_are_those_of_full_experiments(name):
+    claim = claims()[name]
     result = read_result(claim)
-    assert result is not None, f"run `sensorium claims {claim.name} --run --record`"
     assert len(result.content["seeds"]) >= 5
     judged, entries = judge(
         claim, {name: arm["seeds"] for name, arm in result.content["arms"].items()}
@@ -189,7 +196,7 @@ def test_the_page_tells_all_claims_and_draws_those_with_results():
     for name, claim in claims().items():
         assert f"## {name}" in files["claims.md"]
         assert claim.statement in files["claims.md"]
-        assert files[f"claims/{name}.svg"].startswith("<svg")
+        assert (f"claims/{name}.svg" in files) == (name in RECORDED)
 
 
 def test_commands(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """Runs in processes of their own that are killed, and what is left of them."""
 
+import faulthandler
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -56,6 +57,7 @@ def train_and_die(asked, log, environment, step, rename):
         replace(source, target, **settings)
 
     os.replace = counted
+    faulthandler.enable()
     import torch
 
     from sensorium.training.run import train
@@ -90,10 +92,15 @@ def start(asked, out, *, step=0, rename=0, num_ranks=1):
 
 
 def free_port():
-    """A port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that nothing listens on.
+
+    Below those that the system gives to outgoing connections, one of which could be to itself.
+    """
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def await_kill(processes, seconds=120):
@@ -137,11 +144,17 @@ def kill_at(step, processes, out, seconds=120):
 
 def finish(processes, out, seconds=120):
     """Wait for the end of a run, which must be a good one."""
-    for rank, process in enumerate(processes):
-        process.join(seconds)
-        if process.exitcode != 0:
-            kill(processes)
-            raise AssertionError(Path(f"{out}.{rank}.log").read_text()[-3000:])
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0, deadline - time.monotonic()))
+    if any(process.exitcode != 0 for process in processes):
+        for process in processes:
+            if process.is_alive():  # it says where it is
+                os.kill(process.pid, signal.SIGABRT)
+                process.join(5)
+        kill(processes)
+        logs = [Path(f"{out}.{rank}.log").read_text() for rank in range(len(processes))]
+        raise AssertionError("\n".join(log[-3000:] for log in logs))
 
 
 def outcome(out):
@@ -150,7 +163,8 @@ def outcome(out):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         del line["seconds"]
-    faults = sorted(set((out / "quarantine.jsonl").read_text().splitlines()))
+    bad = out / "quarantine.jsonl"
+    faults = sorted(set(bad.read_text().splitlines())) if bad.exists() else []
     info = json.loads((out / "run.json").read_text())
     counts = [info[name] for name in ("status", "steps", "rows_seen", "rows_set_aside")]
     return (out / "model.safetensors").read_bytes(), lines, faults, counts

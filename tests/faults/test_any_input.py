@@ -67,24 +67,27 @@ def use(path, **asked):
 
 TEXTS = st.text(max_size=12)
 # What lies at the edges of formats more often than random text does.
+# fmt: off
+EDGES = [
+    "", " ", "\0", "\r", "\r\n", '"', '""', ";", ",", "\t", "\ufeff", "\ud800", "NaN", "nan", "inf",
+    "-inf", "1e999", "1e-999", "-0", "007", "1,234.5", "3,5", ".", "+", "0x1F", "1_0", "2024-13-45",
+    "0000-00-00", "9999-12-31T23:59:60Z", "31.12.2024", "true", "null", "[1", "[[0,0,1,1]]", "[]",
+    "[null]", "[" * 3000, "9" * 5000, "../x.png", "/etc/passwd", "a.png", "x.png\0", "http://a/b.png",
+    "train", "test", "cat;dog", "é" * 50, "\x85", "\u2028",
+]
+MEMBERS = [
+    "a.json", "a.txt", "a.jpg", "a.key", "a.split", "b.cls", "../c.txt", "/d.txt", "é.txt", "e/f.g.png",
+    ".h.txt", "i", "a.JSON", "./j.txt", "k..txt", "key.key",
+]
+PAIRS = [
+    "width=1", "training.batch_size=x", "=", "a.b.c=1", "encoder.image=1", "width=!!int x",
+    "width=2024-13-45", "training.=1", ".=1", "width=[[", "tokenizer=bpe:0", "x=&a [*a]",
+    "width=!!python/object/apply:os.system [true]", "width=" + "[" * 3000, "width=.nan",
+]
+# fmt: on
 CELLS = st.one_of(
     TEXTS,
-    st.sampled_from(
-        ["", " ", "\0", "\r", "\r\n", '"', '""', ";", ",", "\t", "\ufeff", "\ud800", "NaN", "nan"]
-        + ["inf", "-inf", "1e999", "1e-999", "-0", "007", "1,234.5", "3,5", ".", "+", "0x1F", "1_0"]
-        + ["2024-13-45", "0000-00-00", "9999-12-31T23:59:60Z", "31.12.2024", "true", "null", "[1"]
-        + [
-            "[[0,0,1,1]]",
-            "[]",
-            "[null]",
-            "[" * 3000,
-            "9" * 5000,
-            "../x.png",
-            "/etc/passwd",
-            "a.png",
-        ]
-        + ["x.png\0", "http://a/b.png", "train", "test", "cat;dog", "é" * 50, "\x85", "\u2028"]
-    ),
+    st.sampled_from(EDGES),
     st.integers(-(2**70), 2**70).map(str),
     st.floats(allow_nan=True, allow_infinity=True).map(repr),
 )
@@ -115,12 +118,13 @@ NAMES = st.one_of(
         ]
     ),
     st.text(string.ascii_letters, min_size=1, max_size=4),
+    st.sampled_from(["", "\ud800", "\0"]),
     TEXTS,
 )
 
 
 class TestReaders:
-    @bounded(150)
+    @bounded(75)
     @given(
         st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".parquet", ".tar"]),
         st.one_of(
@@ -135,7 +139,7 @@ class TestReaders:
         path.write_bytes(content)
         use(path)
 
-    @bounded(150)
+    @bounded(75)
     @given(st.data())
     def test_tables_of_text(self, place, data):
         names = data.draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
@@ -153,7 +157,7 @@ class TestReaders:
         path.write_bytes("\n".join(lines).encode("utf-8", "replace"))
         use(path)
 
-    @bounded(200)
+    @bounded(100)
     @given(
         st.lists(
             st.dictionaries(
@@ -204,7 +208,7 @@ class TestReaders:
             min_size=1,
             max_size=3,
         ),
-        st.lists(NAMES.filter(lambda n: "\ud800" not in n), min_size=3, max_size=3),
+        st.lists(NAMES.filter(str.isprintable), min_size=3, max_size=3),
     )
     def test_parquet_of_any_types(self, place, columns, names):
         path = place / "metadata.parquet"
@@ -218,7 +222,7 @@ class TestReaders:
                 (where / "metadata.parquet").write_bytes(path.read_bytes())
             use(where)
 
-    @bounded(60)
+    @bounded(40)
     @given(st.integers(0, 2**31), st.integers(1, 6))
     def test_parquet_with_flipped_bytes(self, place, seed, num_flips):
         draw = np.random.default_rng(seed)
@@ -232,33 +236,12 @@ class TestReaders:
         path.write_bytes(content)
         use(path)
 
-    @bounded(80)
+    @bounded(40)
     @given(
         st.lists(
             st.tuples(
                 st.one_of(
-                    st.sampled_from(
-                        [
-                            "a.json",
-                            "a.txt",
-                            "a.jpg",
-                            "a.key",
-                            "a.split",
-                            "b.cls",
-                            "../c.txt",
-                            "/d.txt",
-                        ]
-                        + [
-                            "é.txt",
-                            "e/f.g.png",
-                            ".h.txt",
-                            "i",
-                            "a.JSON",
-                            "./j.txt",
-                            "k..txt",
-                            "key.key",
-                        ]
-                    ),
+                    st.sampled_from(MEMBERS),
                     TEXTS.filter(bool),
                 ),
                 st.one_of(st.binary(max_size=20), CELLS.map(lambda c: json.dumps(c).encode())),
@@ -338,7 +321,7 @@ OPTIONS = st.dictionaries(
 
 
 class TestSchemas:
-    @bounded(200)
+    @bounded(100)
     @given(st.one_of(SETTINGS, st.fixed_dictionaries({"fields": SETTINGS})))
     def test_any_content_is_a_schema_or_refused(self, place, content):
         path = place / "schema.yaml"
@@ -349,9 +332,11 @@ class TestSchemas:
             assert "schema.yaml" in str(error)
             return
         schema.save(place / "again.yaml")
-        assert Schema.load(place / "again.yaml") == schema
+        first = (place / "again.yaml").read_text()
+        Schema.load(place / "again.yaml").save(place / "again.yaml")
+        assert (place / "again.yaml").read_text() == first
 
-    @bounded(200)
+    @bounded(100)
     @given(
         st.one_of(
             st.binary(max_size=80),
@@ -364,7 +349,7 @@ class TestSchemas:
         with pytest.raises(UserError, match=r"bytes\.yaml"):
             Schema.load(path)
 
-    @bounded(150)
+    @bounded(75)
     @given(
         st.fixed_dictionaries(
             {
@@ -395,11 +380,7 @@ class TestSchemas:
 
 WORDS = st.one_of(
     TEXTS,
-    st.sampled_from(
-        ["width=1", "training.batch_size=x", "=", "a.b.c=1", "encoder.image=1", "width=!!int x"]
-        + ["width=2024-13-45", "training.=1", ".=1", "width=[[", "tokenizer=bpe:0", "x=&a [*a]"]
-        + ["width=!!python/object/apply:os.system [true]", "width=" + "[" * 3000, "width=.nan"]
-    ),
+    st.sampled_from(PAIRS),
     st.tuples(
         st.sampled_from(
             ["width", "training.workers", "tokenizer", "encoder", "encoder.text", "depth"]
@@ -410,7 +391,7 @@ WORDS = st.one_of(
 
 
 class TestOptions:
-    @bounded(300)
+    @bounded(150)
     @given(st.lists(WORDS, max_size=3), st.sampled_from(sorted(catalogue())))
     def test_settings(self, pairs, system):
         try:
@@ -420,7 +401,7 @@ class TestOptions:
         except UserError as error:
             assert str(error)
 
-    @bounded(200)
+    @bounded(100)
     @given(
         st.one_of(
             TEXTS,
@@ -437,7 +418,7 @@ class TestOptions:
             except UserError as error:
                 assert str(error)
 
-    @bounded(100)
+    @bounded(50)
     @given(
         st.one_of(
             TEXTS,
@@ -459,7 +440,7 @@ class TestOptions:
         )
         use(path, split=how)
 
-    @bounded(100)
+    @bounded(50)
     @given(
         st.one_of(
             TEXTS,

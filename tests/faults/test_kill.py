@@ -92,7 +92,7 @@ def test_a_kill_before_the_first_checkpoint_begins_anew(small, place):
 
 def systems(small):
     """What the long test kills."""
-    scenes = "playground:scenes?objects=2&pictures=24"
+    scenes = "playground:scenes?train=60&validation=8&test=8"
     common = {"budget": f"{BUDGET}steps", "cache": small["cache"], "options": small["options"]}
     common["options"] = {**common["options"], "batch_size": 8, "validation_rows": 8}
     return {

@@ -69,14 +69,15 @@ def leaks(folder, clinic):
     return found
 
 
-@pytest.fixture(scope="module", params=["late-fusion", "dual-encoder"])
-def asked(request, clinic):
-    asks = ["--target", "label"] if request.param == "late-fusion" else ["--task", "retrieval"]
+def training(system, clinic):
+    asks = ["--target", "label"] if system == "late-fusion" else ["--task", "retrieval"]
     schema = clinic.parent / "schema.yaml"
-    return ["train", request.param, "--data", clinic, "--schema", schema, *asks, *SMALL]
+    return ["train", system, "--data", clinic, "--schema", schema, *asks, *SMALL]
 
 
-def test_a_run_holds_no_rows(asked, clinic, tmp_path):
+@pytest.mark.parametrize("system", ["late-fusion", "dual-encoder"])
+def test_a_run_holds_no_rows(system, clinic, tmp_path):
+    asked = training(system, clinic)
     for folder, more in ((tmp_path / "open", []), (tmp_path / "closed", ["--no-samples"])):
         done = run(*asked, "--out", folder, *more)
         assert done.code == 0, done.err
@@ -98,9 +99,9 @@ def test_a_run_holds_no_rows(asked, clinic, tmp_path):
     )
 
 
-def test_it_is_remembered(asked, clinic, tmp_path):
+def test_it_is_remembered(clinic, tmp_path):
     """By the report, by scores made anew, in Python."""
-    folder = tmp_path / "run"
+    folder, asked = tmp_path / "run", training("late-fusion", clinic)
     assert run(*asked, "--out", folder, "--no-samples").code == 0
     assert run("report", folder).code == 0
     assert run("evaluate", folder).code == 0
@@ -111,8 +112,8 @@ def test_it_is_remembered(asked, clinic, tmp_path):
     assert done.code == 2 and "holds another run (data was" in done.err
 
 
-def test_a_report_and_scores_of_an_open_run_can_be_closed(asked, clinic, tmp_path):
-    folder = tmp_path / "run"
+def test_a_report_and_scores_of_an_open_run_can_be_closed(clinic, tmp_path):
+    folder, asked = tmp_path / "run", training("dual-encoder", clinic)
     assert run(*asked, "--out", folder).code == 0
     assert run("evaluate", folder, "--no-samples").code == 0
     assert run("report", folder, "--no-samples").code == 0

@@ -323,8 +323,10 @@ class TestNothingIsExecuted:
         for arguments in (
             ("evaluate", finished / "run"),
             ("predict", finished / "run", finished / "rows.csv", "--out", finished / "p.parquet"),
-            ("train", "late-fusion", "--data", finished / "rows.csv", "--target", "label")
-            + ("--init", finished / "run", "--out", finished / "second"),
+            (
+                *("train", "late-fusion", "--data", finished / "rows.csv", "--target", "label"),
+                *("--init", finished / "run", "--out", finished / "second"),
+            ),
         ):
             done = run(*arguments)
             assert done.code == 2 and "pickles, are not read" in done.err

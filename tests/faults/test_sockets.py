@@ -78,14 +78,15 @@ def test_everything_runs_without(forbidden, tmp_path):
 from sensorium.cli import main
 fast = [f"--set=training.{{o}}" for o in ("workers=2", "batch_size=8", "validation_rows=8")]
 fast += ["--set=width=16", "--budget", "2steps"]
-data = "playground:attributes"
+small = "train=40&validation=8&test=12"
+data = f"playground:attributes?{{small}}"
 run, pairs, both = {str(tmp_path / "run")!r}, {str(tmp_path / "pairs")!r}, {str(tmp_path / "both")!r}
 for command in (
     ["train", "late-fusion", "--data", data, "--out", run, *fast],
-    ["train", "dual-encoder", "--data", "playground:scenes?pictures=20", "--out", pairs, *fast],
+    ["train", "dual-encoder", "--data", f"playground:scenes?{{small}}", "--out", pairs, *fast],
     ["evaluate", run],
     ["predict", run, data, "--out", {str(tmp_path / "p.parquet")!r}],
-    ["embed", pairs, "playground:scenes?pictures=9", "--out", {str(tmp_path / "e.parquet")!r}],
+    ["embed", pairs, f"playground:scenes?{{small}}", "--out", {str(tmp_path / "e.parquet")!r}],
     ["report", run],
     ["compare", "late-fusion", "--data", data, "--out", both, *fast],
     ["inspect", data, "--out", {str(tmp_path / "look")!r}],

@@ -109,6 +109,7 @@ def test_only_the_start_is_kept():
         (encoded(tone(16_000), 16_000)[:20], "cannot be decoded"),
         (12, "expected a recording"),
     ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_bad_recordings(raw, reason):
     with pytest.raises(BadValue, match=f"sound.*{reason}"):

@@ -34,3 +34,10 @@ def test_a_permutation_holds_every_number_once(size):
 
 def test_negative_keys_are_allowed():
     assert draws.uniform("n", -1) != draws.uniform("n", 1)
+
+
+def test_a_permutation_drawn_in_parts_is_that_of_the_whole(monkeypatch):
+    whole = draws.permutation(1000, "order", 3)
+    assert np.array_equal(whole, np.argsort(draws.integers("order", 3, np.arange(1000))))
+    monkeypatch.setattr(draws, "_PART", 7)
+    assert np.array_equal(draws.permutation(1000, "order", 3), whole)

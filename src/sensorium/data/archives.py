@@ -15,7 +15,7 @@ import pyarrow as pa
 from sensorium.data.folders import SPLIT_COLUMN, media_suffixes
 from sensorium.data.hub import splits_of_files
 from sensorium.data.sources import ArrowSource, Broken, Rows, is_member
-from sensorium.data.tables import fingerprint, first_line
+from sensorium.data.tables import fingerprint, first_line, is_text
 from sensorium.types import Fault, UserError
 
 # Members read while the tar is listed; all others wait until their row is read.
@@ -130,7 +130,8 @@ def _members(path: Path, faults: list[Fault]) -> Iterator[tuple[tarfile.TarInfo,
                 if member.isdir() or PurePosixPath(member.name).name.startswith("."):
                     continue
                 if reason := _refusal(member):
-                    faults.append(Fault(f"{path.name}/{member.name}", "", reason, reason))
+                    name = member.name.encode("utf-8", "backslashreplace").decode()
+                    faults.append(Fault(f"{path.name}/{name}", "", reason, reason))
                     continue
                 _, dot, ending = _split_name(member.name)
                 if not dot:
@@ -159,6 +160,8 @@ def _is_whole(tar: tarfile.TarFile, path: Path) -> bool:
 
 def _refusal(member: tarfile.TarInfo) -> str:
     """Why an entry of a tar isn't read; empty if it is."""
+    if not is_text(member.name):
+        return "its name is not UTF-8"
     parts = PurePosixPath(member.name)
     if parts.is_absolute() or ".." in parts.parts:
         return "its path leads out of the archive"
@@ -187,6 +190,8 @@ def _add_text(
             row[column] = text.strip() if ending.startswith("cls") else text
             return
         value = json.loads(text)
+        if isinstance(value, dict) and not all(map(is_text, value)):
+            raise ValueError("the name of a value is no text")
     except (ValueError, RecursionError) as error:
         faults.append(Fault(place, column, f"not readable: {error}", "not readable"))
         return

@@ -22,6 +22,7 @@ from sensorium.data.tables import (
     TABLE_SUFFIXES,
     fingerprint,
     fingerprint_files,
+    is_text,
     read_table,
 )
 from sensorium.modalities.base import get_modality, modality_names
@@ -268,8 +269,8 @@ def _walk(folder: Path, faults: list[Fault]) -> Iterator[_File]:
             modality = suffixes.get(Path(name).suffix.lower())
             if modality is None or name.startswith(".") or _is_note(name):
                 continue
-            readable = str(below / name).encode("utf-8", "backslashreplace").decode()
-            if readable != str(below / name):
+            if not is_text(str(below / name)):
+                readable = str(below / name).encode("utf-8", "backslashreplace").decode()
                 reason = "its name is not UTF-8; rename it"
                 faults.append(Fault(readable, modality, reason, "has a name that is not UTF-8"))
                 continue

@@ -161,6 +161,8 @@ def _from_rows(path: Path, rows: list[dict[str, Any]], places: Sequence[str]) ->
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {}
     for name in names:
+        if not is_text(name):
+            raise UserError(f"{path}: a column's name is no text: {name!a}; rename it")
         cells = [row.get(name) for row in rows]
         try:
             columns[name] = pa.array(cells)
@@ -250,6 +252,11 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def is_text(text: str) -> bool:
+    """Whether a string is Unicode, without the halves of surrogate pairs that names may hold."""
+    return text.encode("utf-8", "replace").decode() == text
 
 
 def fingerprint(*parts: str | bytes) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from hashlib import blake2b
 from typing import cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from sensorium.data import Data, MediaCache
 from sensorium.systems.base import Predicts
 from sensorium.tasks.base import Reader, one_field
 from sensorium.training.run import Run, default_cache
-from sensorium.types import Batch, UserError, concatenate
+from sensorium.types import Batch, Field, Schema, UserError, concatenate
 
 BATCH = 64
 _READ = ("input", "query", "target", "question")
@@ -27,6 +28,7 @@ class Answers:
         inputs: the fields that the system reads, without those that hang on others.
         rows: the numbers of the rows that say what is right.
         truth: what they say.
+        num_faults: rows that could not be read.
     """
 
     def __init__(self, run: Run, data: Data, rows: Int[np.ndarray, " rows"]) -> None:
@@ -37,7 +39,7 @@ class Answers:
         self.inputs = [
             field.name
             for field in data.schema.find(role=_READ)
-            if field.of is None and field.name in views
+            if field.name in views and not _hangs_on(field, views, data.schema)
         ]
         reader = Reader(run.system, data, BATCH, MediaCache(default_cache()))
         self._device = reader.device
@@ -51,10 +53,24 @@ class Answers:
         self._whole = whole.take(known.nonzero().squeeze(1))
         self.truth: Shaped[np.ndarray, "rows ..."] = truth[known].numpy()
         self.rows = self._whole.index.numpy()
+        self.num_faults = len(reader.faults)
 
     def present(self, name: str) -> Bool[np.ndarray, " rows"]:
         """Which rows have a field."""
         return self._whole.present(name).numpy()
+
+    def content(self, name: str) -> Int[np.ndarray, " rows"]:
+        """Numbers that are the same for rows in which a field, and what hangs on it, is the same."""
+        digests = [blake2b(digest_size=8) for _ in range(self._whole.size)]
+        for member in self._families([name]):
+            if member not in self._whole:
+                continue
+            entries = self._whole[member]
+            parts = [entries.values] if entries.mask is None else [entries.values, entries.mask]
+            for part in parts:
+                for row, value in zip(entries.row.tolist(), part.numpy(), strict=True):
+                    digests[row].update(np.ascontiguousarray(value).tobytes())
+        return np.frombuffer(b"".join(d.digest() for d in digests), dtype=np.int64)
 
     def without(self, names: Sequence[str]) -> Float[np.ndarray, "rows outputs"]:
         """Outputs when some inputs, and what hangs on them, are absent in every row."""
@@ -80,6 +96,15 @@ class Answers:
                 outputs.append(predicted.float().cpu())
         found = torch.cat(outputs).numpy()
         return found[:, None] if found.ndim == 1 else found
+
+
+def _hangs_on(field: Field, views: Container[str], schema: Schema) -> bool:
+    """Whether a field hangs on another that is read as well, so that the two go together."""
+    while field.of is not None:
+        field = schema[field.of]
+        if field.name in views:
+            return True
+    return False
 
 
 def _role_of(data: Data) -> str:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from sensorium.data import Data
 from sensorium.data.missing import Missing
 from sensorium.data.sources import spread
 from sensorium.diagnostics.answers import Answers
-from sensorium.diagnostics.scoring import Score
+from sensorium.diagnostics.kinds import kinds_of_rows
+from sensorium.diagnostics.partners import draw_partners
+from sensorium.diagnostics.scoring import Outputs, Score
 from sensorium.diagnostics.shapley import Game, build_game
 from sensorium.modalities.scalars import class_names
 from sensorium.systems.base import Predicts
 from sensorium.tasks import Retrieval
-from sensorium.tasks.intervals import bootstrap_mean
+from sensorium.tasks.intervals import Metric, bootstrap_mean, paired_bootstrap
 from sensorium.training.files import write_json
 from sensorium.training.run import Run, evaluate_system, load
 from sensorium.types import UserError, draws
@@ -28,8 +30,6 @@ ROWS = 1000
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NUM_EXAMPLES = 4
 MOST_CLASSES = 20
-
-Values = Float[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def diagnose(
 
     Args:
         run: finished.
-        data: other rows than its own test rows, all of which may be used.
+        data: other rows than its own test rows, all of which may be used; the report shows none.
         rows: how many at most, spread over all.
 
     Raises:
@@ -66,18 +66,30 @@ def diagnose(
         raise UserError(f"there are no test rows in {own.name}; name some with --data")
     run.system.eval()
     if isinstance(run.system, Predicts) and run.info["task"] != Retrieval.name:
-        content = _of_predictions(run, own, chosen)
+        num_examples = NUM_EXAMPLES if data is None and own.samples else 0
+        content = _of_predictions(run, own, chosen, num_examples)
     else:
         content = _of_retrieval(run, own, chosen)
-    content = {"task": run.info["task"], "data": own.where or own.name, **content}
+    content = {
+        "task": run.info["task"],
+        "data": own.where or own.name,
+        "split": "test" if data is None else "all",
+        **content,
+    }
     write_json(run.folder.diagnosis_file, content)
     return Diagnosis(run.folder.path, content)
+
+
+def _as_dicts(metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    return {name: metric.as_dict() for name, metric in metrics.items()}
 
 
 # ---------------------------------------------------------------------- predictions
 
 
-def _of_predictions(run: Run, data: Data, rows: Int[np.ndarray, " rows"]) -> dict[str, Any]:
+def _of_predictions(
+    run: Run, data: Data, rows: Int[np.ndarray, " rows"], num_examples: int
+) -> dict[str, Any]:
     answers = Answers(run, data, rows)
     names = answers.inputs
     score = Score.of(answers.field, answers.truth, data.groups(answers.rows))
@@ -86,184 +98,118 @@ def _of_predictions(run: Run, data: Data, rows: Int[np.ndarray, " rows"]) -> dic
         coalition: answers.without([n for i, n in enumerate(names) if not coalition >> i & 1])
         for coalition in game.coalitions
     }
-    by_coalition = np.stack([score.contributions(asked[c]) for c in game.coalitions])
     full = 2 ** len(names) - 1
-    whole = score.contributions(asked[full])
+    whole = asked[full]
     left_out = {
-        name: score.contributions(
-            asked[full ^ 1 << i] if full ^ 1 << i in asked else answers.without([name])
-        )
+        name: found if (found := asked.get(full ^ 1 << i)) is not None else answers.without([name])
         for i, name in enumerate(names)
     }
+    alone = {name: asked[1 << i] for i, name in enumerate(names) if 1 << i in asked}
+    kinds = kinds_of_rows(game, asked, names, answers, score.groups, num_examples)
     return {
         "metric": score.name,
         "rows": len(answers.rows),
+        "set_aside": answers.num_faults,
         "fields": names,
-        "score": score.total(whole).as_dict(),
-        "chance": _chance(answers, score),
-        "importance": _importance(game, by_coalition, names, answers, score),
-        "without": {name: score.total(values).as_dict() for name, values in left_out.items()},
-        "alone": {
-            name: score.total(by_coalition[list(game.coalitions).index(1 << i)]).as_dict()
-            for i, name in enumerate(names)
-            if 1 << i in asked
-        },
+        "score": score.metrics({"score": whole})["score"].as_dict(),
+        "chance": score.constant(),
+        "importance": _importance(game, asked, names, answers, score),
+        "without": _as_dicts(score.metrics(left_out)),
+        "alone": _as_dicts(score.metrics(alone)),
         "missing": {
-            name: _missing(whole, values, answers.rows, name, score)
-            for name, values in left_out.items()
+            name: _missing(whole, outputs, answers.rows, name, score)
+            for name, outputs in left_out.items()
         },
-        "conflict": _conflicts(answers, data),
-        "shuffled": _shuffled(answers, asked[full], score),
-        "kinds": _kinds(
-            game, by_coalition, names, answers, asked[full], NUM_EXAMPLES if data.samples else 0
-        ),
+        "conflict": _conflicts(answers, whole, score),
+        "shuffled": _shuffled(answers, whole, score),
+        "kinds": kinds,
     }
 
 
 def _importance(
-    game: Game,
-    by_coalition: Float[np.ndarray, "coalitions rows"],
-    names: Sequence[str],
-    answers: Answers,
-    score: Score,
+    game: Game, asked: Mapping[int, Outputs], names: Sequence[str], answers: Answers, score: Score
 ) -> dict[str, Any]:
-    """Shapley values of the inputs: of the score, and of each class's share of right answers."""
-    phi = game.phi(by_coalition)
-    means = by_coalition.mean(1)
+    """Shapley values of the inputs: of the score, and of each class's recall."""
+    outputs = [asked[coalition] for coalition in game.coalitions]
+    mixing = dict(zip(names, game.mixing, strict=True))
+    errors = [
+        None if np.isnan(error) else float(error)
+        for error in game.sampling_error(score.values(outputs))
+    ]
     found: dict[str, Any] = {
         "method": "exact" if game.is_exact else f"sampled, {2 * len(game.orders)} orders",
         "coalitions": len(game.coalitions),
-        "overall": {n: score.part(phi[i]).as_dict() for i, n in enumerate(names)},
-        "sampling_error": dict(zip(names, game.sampling_error(means).tolist(), strict=True)),
+        "nothing": score.metrics({"nothing": asked[0]})["nothing"].as_dict(),
+        "overall": _as_dicts(score.mixtures(outputs, mixing)),
+        "sampling_error": dict(zip(names, errors, strict=True)),
         "by_class": {},
     }
-    if answers.field.modality == "category":
-        for code, label in list(enumerate(class_names(answers.field)))[:MOST_CLASSES]:
-            of_class = answers.truth == code
-            if of_class.any():
-                found["by_class"][label] = {
-                    "rows": int(of_class.sum()),
-                    **{
-                        n: score.part_of_rows(phi[i], of_class).as_dict()
-                        for i, n in enumerate(names)
-                    },
-                }
+    if answers.field.modality == "number":
+        return found
+    for code, label in list(enumerate(class_names(answers.field)))[:MOST_CLASSES]:
+        of_class = score.of_class(code)
+        if num_rows := len(of_class.truth):
+            recalls = [score.outputs_of_class(each, code) for each in outputs]
+            ends = {"nothing": recalls[0], "score": recalls[-1]}  # the empty and the full subset
+            found["by_class"][label] = {
+                "rows": num_rows,
+                **_as_dicts(of_class.metrics(ends)),
+                "importance": _as_dicts(of_class.mixtures(recalls, mixing)),
+            }
     return found
 
 
 def _missing(
-    whole: Values, without: Values, rows: Int[np.ndarray, " rows"], name: str, score: Score
+    whole: Outputs, without: Outputs, rows: Int[np.ndarray, " rows"], name: str, score: Score
 ) -> list[dict[str, Any]]:
     """The score when an input is absent in more and more rows; those of a lower rate among them."""
-    place = np.asarray(draws.uniform(f"absent {name}", rows))
-    return [
-        {"rate": rate, **score.total(np.where(place < rate, without, whole)).as_dict()}
-        for rate in RATES
-    ]
+    place = np.asarray(draws.uniform(f"absent {name}", rows))[:, None]
+    outputs = {str(rate): np.where(place < rate, without, whole) for rate in RATES}
+    scores = score.metrics(outputs)
+    return [{"rate": rate, **scores[str(rate)].as_dict()} for rate in RATES]
 
 
-def _conflicts(answers: Answers, data: Data) -> dict[str, Any]:
-    """Each input in turn comes from a row with another answer: which of the two answers is given?"""
+def _conflicts(answers: Answers, whole: Outputs, score: Score) -> dict[str, Any]:
+    """Each input in turn comes from a row with another answer: which of the two answers is given?
+
+    `before` is how often the other answer was given with the row's own input.
+    """
     if answers.field.modality != "category":
         return {}
     found = {}
     for name in answers.inputs:
-        partner, valid = _of_another_class(answers, data, name)
-        if not valid.any():
+        members = np.flatnonzero(answers.present(name))
+        ids = (answers.truth, score.groups, answers.content(name))
+        partner, fits = draw_partners(
+            f"conflict {name}", answers.rows[members], [each[members] for each in ids]
+        )
+        if not fits.any():
             continue
-        predicted = answers.exchanged(name, partner).argmax(1)[valid]
-        own, other = answers.truth[valid], answers.truth[partner][valid]
-        shares = {"own": predicted == own, "other": predicted == other}
-        shares["neither"] = ~(shares["own"] | shares["other"])
-        groups = data.groups(answers.rows)[valid]
-        found[name] = {
-            "rows": int(valid.sum()),
-            **{k: bootstrap_mean(v.astype(float), groups).as_dict() for k, v in shares.items()},
+        places, others = members[fits], members[partner[fits]]
+        swapped = np.arange(len(answers.rows))
+        swapped[places] = others
+        given = answers.exchanged(name, swapped)[places].argmax(1)
+        own, other = answers.truth[places], answers.truth[others]
+        shares = {
+            "own": given == own,
+            "other": given == other,
+            "neither": (given != own) & (given != other),
+            "before": whole[places].argmax(1) == other,
         }
+        groups = score.groups[places]
+        means = {kind: bootstrap_mean(rows, groups) for kind, rows in shares.items()}
+        found[name] = {"rows": len(places), **_as_dicts(means)}
     return found
 
 
-def _of_another_class(
-    answers: Answers, data: Data, name: str
-) -> tuple[Int[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
-    """For each row one of another class and another group, and where both have the input."""
-    place = np.asarray(draws.uniform(f"conflict {name}", answers.rows))
-    order = np.lexsort((place, answers.truth))
-    partner = np.empty_like(order)
-    # Further on by as many rows as the largest class has: never the same class, if it is no majority.
-    partner[order] = np.roll(order, -int(np.bincount(answers.truth).max()))
-    groups, present = data.groups(answers.rows), answers.present(name)
-    valid = (answers.truth != answers.truth[partner]) & (groups != groups[partner])
-    return partner, valid & present & present[partner]
-
-
-def _shuffled(
-    answers: Answers, outputs: Float[np.ndarray, "rows outputs"], score: Score
-) -> dict[str, Any]:
-    """Scores when an input, or all of them together, come from another row."""
+def _shuffled(answers: Answers, whole: Outputs, score: Score) -> dict[str, Any]:
+    """Scores when an input, or all of them together, come from any other row."""
     place = np.asarray(draws.uniform("shuffled", answers.rows))
     order = place.argsort()
     partner = np.empty_like(order)
     partner[order] = np.roll(order, -1)
-    found = {
-        name: score.total(score.contributions(answers.exchanged(name, partner))).as_dict()
-        for name in answers.inputs
-    }
-    return {**found, "everything": score.total(score.contributions(outputs[partner])).as_dict()}
-
-
-def _chance(answers: Answers, score: Score) -> float:
-    """The score of the best constant answer."""
-    if score.name == "R2":
-        return 0.0
-    if answers.truth.ndim == 2:
-        share = (answers.truth > 0.5).mean(0)
-        return float(np.maximum(share, 1 - share).mean())
-    return float(np.bincount(answers.truth).max() / len(answers.truth))
-
-
-def _kinds(
-    game: Game,
-    by_coalition: Float[np.ndarray, "coalitions rows"],
-    names: Sequence[str],
-    answers: Answers,
-    outputs: Float[np.ndarray, "rows outputs"],
-    num_examples: int,
-) -> dict[str, Any]:
-    """Rows by what they need to be answered rightly (as in Modality Importance Score, 2408.12763).
-
-    Of exact games alone, where every subset of the inputs was asked.
-    """
-    if not game.is_exact or answers.truth.ndim == 2 or answers.field.modality == "number":
-        return {}
-    right = by_coalition > 0.5
-    full = len(game.coalitions) - 1
-    alone = np.stack([right[1 << i] for i in range(len(names))])
-    kinds = {}
-    for i, name in enumerate(names):
-        others = [c for c in game.coalitions if c and not c >> i & 1]
-        needless = right[others].any(0) if others else np.zeros(len(right[0]), dtype=bool)
-        kinds[f"only with {name}"] = right[full] & alone[i] & ~needless
-    if len(names) > 1:
-        kinds["only with several together"] = right[full] & ~alone.any(0)
-        kinds["with any one"] = alone.all(0) & right[full]
-        kinds["only if something is left out"] = ~right[full] & right[1:].any(0)
-    kinds["never"] = ~right[1:].any(0)
-    labels = class_names(answers.field)
-    return {
-        kind: {
-            **bootstrap_mean(chosen.astype(float)).as_dict(),
-            "examples": [
-                {
-                    "row": int(answers.rows[place]),
-                    "predicted": labels[int(outputs[place].argmax())],
-                    "truth": labels[int(answers.truth[place])],
-                }
-                for place in np.flatnonzero(chosen)[:num_examples]
-            ],
-        }
-        for kind, chosen in kinds.items()
-    }
+    outputs = {name: answers.exchanged(name, partner) for name in answers.inputs}
+    return _as_dicts(score.metrics({**outputs, "everything": whole[partner]}))
 
 
 # ---------------------------------------------------------------------- retrieval
@@ -276,18 +222,24 @@ def _of_retrieval(run: Run, data: Data, rows: Int[np.ndarray, " rows"]) -> dict[
     shuffled = evaluate_system(run.system, data, rows, Retrieval(shuffled=True))
     views = run.system.views()
     hanging = [f.name for f in data.schema if f.of is not None and f.name in views]
-    without = {}
+    without, gain = {}, {}
     for name in hanging:
-        hidden = data.with_missing(*data.missing, Missing(name, 1.0))
+        family = [Missing(member, 1.0) for member in data.schema.family(name)]
+        hidden = data.with_missing(*data.missing, *family)
         scores = evaluate_system(run.system, hidden, rows, Retrieval()).scores
         without[name] = scores.metrics[key].as_dict()
+        gain[name] = paired_bootstrap(
+            whole.scores.per_row[key], scores.per_row[key], whole.scores.groups[key]
+        ).as_dict()
     return {
         "metric": key,
         "rows": len(whole.rows),
+        "set_aside": len(whole.faults),
         "pool": whole.pool,
         "fields": hanging,
         "score": whole.scores.metrics[key].as_dict(),
         "chance": 1 / whole.pool if whole.pool else 0.0,
+        "gain": gain,
         "without": without,
         "shuffled": {"everything": shuffled.scores.metrics[key].as_dict()},
     }

@@ -40,11 +40,16 @@ class Game:
         """Whether all orders are accounted for."""
         return len(self.orders) == 1
 
+    @property
+    def mixing(self) -> Float[np.ndarray, "players coalitions"]:
+        """The weights of the coalitions' values in each player's Shapley value."""
+        return np.asarray(self.orders.mean(0))
+
     def phi(
         self, values: Float[np.ndarray, "coalitions rows"]
     ) -> Float[np.ndarray, "players rows"]:
         """The Shapley values of each row."""
-        return np.asarray(self.orders.mean(0) @ values)
+        return np.asarray(self.mixing @ values)
 
     def sampling_error(
         self, values: Float[np.ndarray, " coalitions"]

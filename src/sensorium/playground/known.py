@@ -23,7 +23,7 @@ class Known(PlaygroundView):
     | image | if plus | at random | 1 |
     | xor | at random | if plus and not warm, or minus and warm | 1, from both together only |
     | redundant | if plus | if plus | 1, from either |
-    | missing | if plus; half of the pictures are absent | at random | 0.75 |
+    | missing | if plus; half of the pictures are absent | if plus | 1; 0.75 from pictures alone |
     | noise | at random | at random | 0.5 |
     """
 
@@ -46,7 +46,7 @@ class Known(PlaygroundView):
         plus, warm, heavy = (stream.chance(50) for _ in range(3))
         if signal in ("image", "redundant", "missing"):
             warm = plus
-        if signal in ("table", "redundant"):
+        if signal in ("table", "redundant", "missing"):
             heavy = plus
         if signal == "xor":
             heavy = plus != warm

@@ -20,6 +20,21 @@ NO_IMPORTANCE = (
     "hangs on them can be left out."
 )
 
+LEGEND = (
+    "Importance is a Shapley value: what an input adds to the score, on average over all orders in which "
+    "inputs can join; with what is scored without any input, importances add up to the score. Alone: all "
+    "other inputs are absent. Without it: this one is. Shuffled: it comes from any other row."
+)
+LEGEND_CONFLICT = (
+    " From another row: an input is exchanged for that of a row with another answer and another content, "
+    "so that it contradicts the others; before is how often that answer was given without the exchange."
+)
+LEGEND_KINDS = " Rows are right with subsets of inputs; where there are few answers, some of them are so by luck."
+LEGEND_PAIRS = (
+    "Adds: the difference that a field makes, paired by rows. Without it: it, and what hangs on it, is "
+    "absent."
+)
+
 Content = Mapping[str, Any]
 
 
@@ -36,6 +51,8 @@ def diagnosis_table(content: Content) -> RenderableType:
         parts.append(table)
     if "importance" not in content:
         parts.append(Text(NO_IMPORTANCE, style="dim"))
+    elif content["importance"]["method"] != "exact":
+        parts.append(Text(f"importance: {_method(content['importance'])}", style="dim"))
     return Group(*parts)
 
 
@@ -45,22 +62,26 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
     view = DiagnosisView(summary=summary(content), grids=_grids(content))
     if "importance" not in content:
         view.note = NO_IMPORTANCE
+        view.legend = LEGEND_PAIRS if content["fields"] else ""
         return view
+    view.legend = LEGEND + LEGEND_CONFLICT * bool(content["conflict"])
+    view.legend += LEGEND_KINDS * bool(content["kinds"])
     overall = content["importance"]["overall"]
-    order = sorted(overall, key=lambda name: -overall[name]["value"])
+    order = sorted(overall, key=lambda name: -(overall[name]["value"] or 0))
     points = [
         Point(name, entry["value"], entry["low"], entry["high"], is_best=number == 0)
         for number, name in enumerate(order)
         if (entry := overall[name])["value"] is not None
     ]
-    label = f"share of {numbers.one_line(key)}"
-    how = content["importance"]["method"]
-    caption = f"Importance: Shapley values ({how}, {content['importance']['coalitions']} subsets)"
-    view.plots.append(Plot(interval_plot(points, label), caption))
     curves = {
         name: [(step["rate"], step["value"], step["low"], step["high"]) for step in steps]
         for name, steps in content["missing"].items()
     }
+    if not points:  # the score is not defined for these rows
+        return view
+    label = f"share of {numbers.one_line(key)}"
+    caption = f"Importance: Shapley values ({_method(content['importance'])})"
+    view.plots.append(Plot(interval_plot(points, label), caption))
     view.plots.append(
         Plot(
             share_plot(curves, "share of rows without it", numbers.one_line(key)),
@@ -75,15 +96,19 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
 def summary(content: Content) -> str:
     """The result in a sentence or two."""
     key, score = content["metric"], content["score"]
-    rows = numbers.plural(content["rows"], "row")
-    text = f"{numbers.one_line(key)} {numbers.with_interval(key, score)} on {rows}; "
-    text += f"{numbers.metric_value(key, content['chance'])} is what chance gives. "
-    control = content["shuffled"]["everything"]
-    text += f"With inputs of other rows it is {numbers.with_interval(key, control)}."
+    is_test = content["split"] == "test"
+    rows = numbers.plural(content["rows"], "test row" if is_test else "row")
+    rows += "" if is_test else f" of {numbers.data_name(content['data'])}"
+    if content["set_aside"]:
+        rows += f" ({content['set_aside']:,} more could not be read)"
+    chance = numbers.metric_value(key, content["chance"])
+    control = numbers.with_interval(key, content["shuffled"]["everything"])
+    text = f"{numbers.one_line(key)} {numbers.with_interval(key, score)} on {rows}. "
     if "importance" not in content:
-        return text
+        return text + f"With pairs shuffled it is {control}; chance gives {chance}."
+    text += f"With all inputs of other rows it is {control}; the best constant answer has {chance}."
     overall = content["importance"]["overall"]
-    order = sorted(overall, key=lambda name: -overall[name]["value"])
+    order = sorted(overall, key=lambda name: -(overall[name]["value"] or 0))
     clear = [name for name in order if (overall[name]["low"] or 0) > 0]
     if not clear:
         return text + " No input contributes clearly."
@@ -100,13 +125,47 @@ def _grids(content: Content) -> list[Grid]:
         grids.append(_inputs(content, key))
     if by_class := content.get("importance", {}).get("by_class"):
         names = content["fields"]
-        headings = [("class", ""), ("rows", ""), *((name, "importance") for name in names)]
+        headings = [
+            ("class", ""),
+            ("rows", ""),
+            ("with nothing", "recall"),
+            *((name, "importance") for name in names),
+            ("with all", "recall"),
+        ]
         lines = [
             Line(
                 label,
-                [str(entry["rows"]), *(_value(key, entry[name], signed=True) for name in names)],
+                [
+                    str(entry["rows"]),
+                    _value(key, entry["nothing"]),
+                    *(_value(key, entry["importance"][name], signed=True) for name in names),
+                    _value(key, entry["score"]),
+                ],
             )
             for label, entry in by_class.items()
+        ]
+        grids.append(Grid(headings, lines))
+    if conflict := content.get("conflict"):
+        headings = [
+            ("from another row", ""),
+            ("rows", ""),
+            ("own answer", ""),
+            ("its answer", ""),
+            ("neither", ""),
+            ("its answer", "before"),
+        ]
+        lines = [
+            Line(
+                name,
+                [
+                    str(entry["rows"]),
+                    numbers.with_interval("share", entry["own"]),
+                    numbers.with_interval("share", entry["other"]),
+                    _value("share", entry["neither"]),
+                    _value("share", entry["before"]),
+                ],
+            )
+            for name, entry in conflict.items()
         ]
         grids.append(Grid(headings, lines))
     if kinds := content.get("kinds"):
@@ -120,36 +179,36 @@ def _grids(content: Content) -> list[Grid]:
 
 
 def _inputs(content: Content, key: str) -> Grid:
-    """A line for each input: its importance, and the score with it alone, without it and so on."""
+    """A line for each input: what it contributes, and the score with it alone, without it and so on."""
     columns = {
         ("importance", ""): content.get("importance", {}).get("overall"),
+        ("adds", ""): content.get("gain"),
         ("alone", ""): content.get("alone"),
         ("without it", ""): content["without"],
         ("shuffled", ""): {k: v for k, v in content["shuffled"].items() if k != "everything"},
     }
     shown = {heading: values for heading, values in columns.items() if values}
-    conflict = content.get("conflict", {})
-    headings = [("input", ""), *shown]
-    if conflict:
-        headings += [("in conflict", "own answer"), ("in conflict", "answer of its row")]
     lines = []
     for name in content["fields"]:
         cells = [
             numbers.difference(key, values[name])
-            if heading[0] == "importance" and name in values
+            if heading[0] in ("importance", "adds") and name in values
             else _value(key, values[name])
             if name in values
             else numbers.NOTHING
             for heading, values in shown.items()
         ]
-        if conflict:
-            entry = conflict.get(name)
-            cells += [
-                f"{entry[part]['value']:.0%}" if entry else numbers.NOTHING
-                for part in ("own", "other")
-            ]
         lines.append(Line(name, cells))
-    return Grid(headings, lines)
+    return Grid([("input", ""), *shown], lines)
+
+
+def _method(importance: Content) -> str:
+    """How Shapley values were found, and how exactly."""
+    text = f"{importance['method']}, {importance['coalitions']:,} subsets"
+    if importance["method"] == "exact":
+        return text
+    error = max(each or 0 for each in importance["sampling_error"].values())
+    return text + f", which adds a standard error of at most {error:.2g} to the intervals"
 
 
 def _value(key: str, entry: Content, signed: bool = False) -> str:

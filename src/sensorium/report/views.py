@@ -58,6 +58,7 @@ class DiagnosisView:
     Attributes:
         summary: in a sentence or two.
         note: what the task does not allow.
+        legend: what the columns mean.
         grids: scores of inputs, importance by class, kinds of rows.
         plots: importance, and scores with absent inputs.
         kinds: rows of each kind, with what was predicted.
@@ -65,6 +66,7 @@ class DiagnosisView:
 
     summary: str
     note: str = ""
+    legend: str = ""
     grids: list[Grid] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     kinds: list[tuple[str, list[Answer]]] = field(default_factory=list)

@@ -21,6 +21,7 @@ _Bits = np.uint64 | NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
+_PART = 2**16  # numbers drawn at once for a permutation, whose intermediate results take memory
 
 
 @lru_cache(maxsize=4096)
@@ -45,7 +46,7 @@ def integers(purpose: str, *keys: Key) -> NDArray[np.uint64]:
     state: _Bits = np.uint64(purpose_key(purpose))
     with np.errstate(over="ignore"):
         for key in keys:
-            step = np.asarray(key).astype(np.int64).astype(np.uint64)
+            step = np.asarray(key).astype(np.int64, copy=False).view(np.uint64)
             state = _mix(state + _GOLDEN * (step + np.uint64(1)))
         return np.asarray(_mix(state + _GOLDEN))
 
@@ -57,7 +58,11 @@ def uniform(purpose: str, *keys: Key) -> NDArray[np.float64]:
 
 def permutation(size: int, purpose: str, *keys: int) -> NDArray[np.int64]:
     """A permutation of `range(size)`."""
-    return np.argsort(integers(purpose, *keys, np.arange(size)), kind="stable")
+    numbers = np.empty(size, dtype=np.uint64)
+    for start in range(0, size, _PART):
+        part = slice(start, min(start + _PART, size))
+        numbers[part] = integers(purpose, *keys, np.arange(part.start, part.stop))
+    return np.argsort(numbers, kind="stable")
 
 
 def generator(purpose: str, *keys: int) -> np.random.Generator:
