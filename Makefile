@@ -7,7 +7,7 @@ BENCH := .venv-bench
 WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: demo test test-long lint docs bench clean
+.PHONY: demo test test-long lint docs bench bench-autogluon clean
 
 demo: $(VENV)/installed
 	$(BIN)/sensorium demo --out demo
@@ -31,6 +31,11 @@ bench: $(BENCH)/installed
 	$(BENCH)/bin/python benchmarks/run.py $(ONLY) --threads $(THREADS)
 	$(BENCH)/bin/python benchmarks/table.py
 
+# AutoGluon wants other versions than constraints.txt has, so it lives in a third environment.
+bench-autogluon: .venv-autogluon/installed
+	.venv-autogluon/bin/python benchmarks/run.py late_fusion --threads $(THREADS)
+	.venv-autogluon/bin/python benchmarks/table.py
+
 docs: $(VENV)/installed
 	$(BIN)/python scripts/write_docs.py
 
@@ -51,5 +56,11 @@ $(BENCH)/installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(BENCH)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
 
+.venv-autogluon/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-autogluon
+	.venv-autogluon/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-autogluon/bin/python -m pip install --quiet "torch==2.13.0" "autogluon.multimodal==1.6.3" --editable ".[all]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(BENCH) demo dist build
+	rm -rf $(VENV) $(BENCH) .venv-autogluon demo dist build

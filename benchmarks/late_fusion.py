@@ -47,7 +47,8 @@ def measure(settings: Settings) -> Result:
         write_encoders(tables["train"], folder)
         for seed in range(settings.repeats):
             found["ours"].append(our_run(data, folder / f"ours-{seed}", seed))
-            found["theirs"].append(their_run(tables, folder, seed))
+            limit = found["ours"][-1][1]
+            found["theirs"].append(their_run(tables, folder, seed, limit))
     ours, theirs = (list(zip(*runs, strict=True)) for runs in found.values())
     from autogluon.multimodal import __version__
 
@@ -55,7 +56,7 @@ def measure(settings: Settings) -> Result:
     return Result(
         [
             Figure(
-                f"accuracy on {ROWS['test']:,} rows after {SECONDS} s",
+                f"accuracy on {ROWS['test']:,} rows in equal time",
                 "",
                 ours[0],
                 peer,
@@ -64,7 +65,10 @@ def measure(settings: Settings) -> Result:
             ),
             Figure("seconds of fitting", "s", ours[1], peer, theirs[1]),
         ],
-        ["A repeat is a seed. Fitting is all that the call does, checks and files included."],
+        [
+            "A repeat is a seed. Fitting is all that the call does, checks and files included. Ours "
+            f"was given {SECONDS} s of training, AutoGluon then the seconds that ours had taken in all."
+        ],
         ["autogluon.multimodal", "timm"],
     )
 
@@ -97,8 +101,14 @@ def our_run(data: Data, folder: Path, seed: int) -> tuple[float, float]:
     return float(sm.evaluate(run).scores.metrics["accuracy"].value), seconds
 
 
-def their_run(tables: dict[str, pd.DataFrame], folder: Path, seed: int) -> tuple[float, float]:
-    """Accuracy and seconds of AutoGluon."""
+def their_run(
+    tables: dict[str, pd.DataFrame], folder: Path, seed: int, limit: float
+) -> tuple[float, float]:
+    """Accuracy and seconds of AutoGluon.
+
+    Settings are its defaults but for what suits encoders without pretrained weights and pictures whose
+    colours matter: one learning rate for all layers, a larger one, no change of colours.
+    """
     from autogluon.multimodal import MultiModalPredictor
 
     path = folder / "autogluon"
@@ -110,7 +120,7 @@ def their_run(tables: dict[str, pd.DataFrame], folder: Path, seed: int) -> tuple
     predictor.fit(
         tables["train"],
         tuning_data=tables["validation"],
-        time_limit=SECONDS,
+        time_limit=round(limit),
         seed=seed,
         hyperparameters={
             "model.names": [
@@ -126,7 +136,11 @@ def their_run(tables: dict[str, pd.DataFrame], folder: Path, seed: int) -> tuple
             "env.num_gpus": 0,
             "env.num_workers": 0,
             "env.num_workers_inference": 0,
+            "env.batch_size": 64,
+            "env.per_gpu_batch_size": 64,
+            "model.timm_image.train_transforms": ["resize_shorter_side", "center_crop"],
             "optim.lr": 1e-3,
+            "optim.lr_choice": "single_stage",
             "optim.max_epochs": 100,
         },
     )

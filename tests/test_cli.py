@@ -39,6 +39,8 @@ OPTIONS = {
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
     "report": {"--no-samples"},
+    "diagnose": {"--data", "--rows", "--device", "--json"},
+    "claims": {"--run", "--smoke", "--seeds", "--jobs", "--out", "--record", "--json"},
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import torch
 import sensorium as sm
 from sensorium.cli import main
 from sensorium.data import open_data
+from sensorium.diagnostics.answers import Answers
 from sensorium.diagnostics.diagnosis import diagnose
 from sensorium.modalities.image import ImageView
 from sensorium.modalities.text import TextView, Tokenizer
@@ -207,6 +208,19 @@ def test_a_fusion_system_answers_with_any_subset_of_what_it_reads(tmp_path, wher
     assert content["importance"]["coalitions"] == 4
     assert content["importance"]["nothing"]["value"] is not None
     assert set(content["conflict"]) == inputs
+    assert content["score"]["value"] == run.evaluate().scores.metrics["accuracy"].value
+
+
+def test_rows_have_the_same_content_where_they_say_the_same(tmp_path):
+    """Also in another batch, which is padded to another length."""
+    where = "playground:questions?train=48&validation=8&test=150&pictures=4"
+    run = sm.train("interbert", where, out=tmp_path, budget="1steps", settings=TINY, options=FEW)
+    data = run.data()
+    answers = Answers(run, data, data.rows("test"))
+    texts = data.columns(["question"], answers.rows)["question"]
+    codes = answers.content["question"]
+    assert 4 < len(set(texts)) < 100
+    assert len(set(zip(texts, codes, strict=True))) == len(set(texts)) == len(set(codes))
 
 
 def test_retrieval_has_controls_and_leaves_out_what_hangs_on_a_side(tmp_path):

@@ -101,7 +101,7 @@ def test_classes_by_frequency_with_a_limit():
 
 def test_unknown_kind_suggests_the_nearest():
     with pytest.raises(UserError, match=r"column 'a'.*Did you mean 'category'"):
-        TABLE.fit(Field(name="t", modality="table", columns={"a": "categorical"}), [])
+        TABLE.check(Field(name="t", modality="table", columns={"a": "categorical"}))
 
 
 def test_show(field):

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,9 +65,10 @@ class TarSource(ArrowSource):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # a default, because names of modules may be gone when the interpreter ends
         for handle in self._open.values():
-            os.close(handle)
+            close(handle)
 
 
 def open_tars(paths: Sequence[Path]) -> TarSource:

@@ -28,6 +28,7 @@ class Answers:
         inputs: the fields that the system reads, without those that hang on others.
         rows: the numbers of the rows that say what is right.
         truth: what they say.
+        content: for each input, numbers that are equal where it, and what hangs on it, is equal.
         num_faults: rows that could not be read.
     """
 
@@ -43,14 +44,17 @@ class Answers:
         ]
         reader = Reader(run.system, data, BATCH, MediaCache(default_cache()))
         self._device = reader.device
-        batches = [batch.to("cpu") for batch in reader.batches(rows)]
+        batches = list(reader.batches(rows))
         if not batches:
             raise UserError(f"{data.name}: none of the rows can be read")
-        whole = concatenate(batches)
+        digests = {name: self._digests(name, batches) for name in self.inputs}
+        with torch.inference_mode():
+            whole = concatenate([self._system.prepare(batch).to("cpu") for batch in batches])
         if self.field.name not in whole:
             raise UserError(f"no row has the field '{self.field.name}', which is predicted")
         truth, known = whole[self.field.name].first(whole.size)
         self._whole = whole.take(known.nonzero().squeeze(1))
+        self.content = {name: found[known.numpy()] for name, found in digests.items()}
         self.truth: Shaped[np.ndarray, "rows ..."] = truth[known].numpy()
         self.rows = self._whole.index.numpy()
         self.num_faults = len(reader.faults)
@@ -58,19 +62,6 @@ class Answers:
     def present(self, name: str) -> Bool[np.ndarray, " rows"]:
         """Which rows have a field."""
         return self._whole.present(name).numpy()
-
-    def content(self, name: str) -> Int[np.ndarray, " rows"]:
-        """Numbers that are the same for rows in which a field, and what hangs on it, is the same."""
-        digests = [blake2b(digest_size=8) for _ in range(self._whole.size)]
-        for member in self._families([name]):
-            if member not in self._whole:
-                continue
-            entries = self._whole[member]
-            parts = [entries.values] if entries.mask is None else [entries.values, entries.mask]
-            for part in parts:
-                for row, value in zip(entries.row.tolist(), part.numpy(), strict=True):
-                    digests[row].update(np.ascontiguousarray(value).tobytes())
-        return np.frombuffer(b"".join(d.digest() for d in digests), dtype=np.int64)
 
     def without(self, names: Sequence[str]) -> Float[np.ndarray, "rows outputs"]:
         """Outputs when some inputs, and what hangs on them, are absent in every row."""
@@ -83,6 +74,26 @@ class Answers:
         family = self._families([name])
         theirs = self._whole.take(torch.from_numpy(partner)).only(*family)
         return self._ask(self._whole.without(*family).joined(theirs))
+
+    def _digests(self, name: str, batches: Sequence[Batch]) -> Int[np.ndarray, " rows"]:
+        """Numbers that are equal where a field, and what hangs on it, is."""
+        found = []
+        for batch in batches:
+            digests = [blake2b(digest_size=8) for _ in range(batch.size)]
+            for member in self._families([name]):
+                if member not in batch:
+                    continue
+                entries = batch[member].to("cpu")
+                values, mask = entries.values.numpy(), entries.mask
+                for place, row in enumerate(entries.row.tolist()):
+                    value = values[place]
+                    if mask is not None:  # padding depends on what else is in the batch
+                        filled = np.flatnonzero(mask[place].numpy())
+                        digests[row].update(filled.tobytes())
+                        value = value[filled]
+                    digests[row].update(value.tobytes())
+            found += [digest.digest() for digest in digests]
+        return np.frombuffer(b"".join(found), dtype=np.int64)
 
     def _families(self, names: Sequence[str]) -> list[str]:
         return [member for name in names for member in self.schema.family(name)]

@@ -179,7 +179,7 @@ def _conflicts(answers: Answers, whole: Outputs, score: Score) -> dict[str, Any]
     found = {}
     for name in answers.inputs:
         members = np.flatnonzero(answers.present(name))
-        ids = (answers.truth, score.groups, answers.content(name))
+        ids = (answers.truth, score.groups, answers.content[name])
         partner, fits = draw_partners(
             f"conflict {name}", answers.rows[members], [each[members] for each in ids]
         )

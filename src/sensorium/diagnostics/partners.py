@@ -21,7 +21,8 @@ def draw_partners(
 
     It begins with any permutation; then, in each round, pairs of rows that are drawn anew exchange
     their partners where that leaves fewer of the two without a fitting one, or another one of them.
-    So partners are drawn from all that fit. Where more than half of the rows are of one class, not all can have one.
+    So partners are drawn from all that fit. Where more than half of the rows are of one class, not all
+    can have one.
 
     Args:
         purpose: of the draws.

@@ -7,6 +7,7 @@ from typing import Any
 from sensorium.playground.attributes import COLD, WARM
 from sensorium.playground.base import COMMON, PlaygroundView, Row
 from sensorium.playground.compose import Wish
+from sensorium.playground.world import Scene
 
 LABELS = ("minus", "plus")
 
@@ -40,7 +41,16 @@ class Known(PlaygroundView):
             {"name": "label", "modality": "category", "role": "label"},
         ]
 
+    def scene(self, index: int) -> Scene:
+        """The scene of a row as data, also where the row lacks its picture."""
+        return self._told(*self._place(index))[0]
+
     def _row(self, split: str, number: int) -> Row:
+        scene, is_absent, cells = self._told(split, number)
+        return {"image": None if is_absent else scene.image(), **cells}
+
+    def _told(self, split: str, number: int) -> tuple[Scene, bool, Row]:
+        """The scene, whether the row lacks its picture, and its other columns."""
         signal = str(self.parameters["signal"])
         stream = self._stream("known", split, number)
         plus, warm, heavy = (stream.chance(50) for _ in range(3))
@@ -54,9 +64,5 @@ class Known(PlaygroundView):
         weight = stream.between(202, 300) if heavy else stream.between(100, 198)
         price = stream.between(100, 9999) / 100
         wish = Wish(self._fewest, backgrounds=WARM if warm else COLD)
-        return {
-            "image": None if is_absent else self._compose(stream, split, wish).image(),
-            "weight": weight / 10,
-            "price": price,
-            "label": LABELS[plus],
-        }
+        cells = {"weight": weight / 10, "price": price, "label": LABELS[plus]}
+        return self._compose(stream, split, wish), is_absent, cells

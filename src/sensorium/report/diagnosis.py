@@ -41,7 +41,7 @@ Content = Mapping[str, Any]
 def diagnosis_table(content: Content) -> RenderableType:
     """The most important of a diagnosis."""
     parts: list[RenderableType] = [Text(summary(content))]
-    for grid in _grids(content):
+    for _, grid in _grids(content):
         table = plain_table()
         for number, (heading, second) in enumerate(grid.headings):
             label = f"{heading}\n{second}" if second else heading
@@ -118,11 +118,11 @@ def summary(content: Content) -> str:
     return text + (f"; nothing clear from {', '.join(idle)}." if idle else ".")
 
 
-def _grids(content: Content) -> list[Grid]:
+def _grids(content: Content) -> list[tuple[str, Grid]]:
     key = content["metric"]
     grids = []
     if content["fields"]:
-        grids.append(_inputs(content, key))
+        grids.append(("Inputs", _inputs(content, key)))
     if by_class := content.get("importance", {}).get("by_class"):
         names = content["fields"]
         headings = [
@@ -144,7 +144,7 @@ def _grids(content: Content) -> list[Grid]:
             )
             for label, entry in by_class.items()
         ]
-        grids.append(Grid(headings, lines))
+        grids.append(("Classes", Grid(headings, lines)))
     if conflict := content.get("conflict"):
         headings = [
             ("from another row", ""),
@@ -167,14 +167,14 @@ def _grids(content: Content) -> list[Grid]:
             )
             for name, entry in conflict.items()
         ]
-        grids.append(Grid(headings, lines))
+        grids.append(("Conflict", Grid(headings, lines)))
     if kinds := content.get("kinds"):
         lines = [
             Line(kind, [numbers.with_interval("share", entry)])
             for kind, entry in kinds.items()
             if entry["value"]
         ]
-        grids.append(Grid([("rows that are right", ""), ("share", "")], lines))
+        grids.append(("What rows need", Grid([("rows that are right", ""), ("share", "")], lines)))
     return grids
 
 

@@ -59,7 +59,7 @@ class DiagnosisView:
         summary: in a sentence or two.
         note: what the task does not allow.
         legend: what the columns mean.
-        grids: scores of inputs, importance by class, kinds of rows.
+        grids: scores of inputs, importance by class, conflicts, kinds of rows; each with its title.
         plots: importance, and scores with absent inputs.
         kinds: rows of each kind, with what was predicted.
     """
@@ -67,7 +67,7 @@ class DiagnosisView:
     summary: str
     note: str = ""
     legend: str = ""
-    grids: list[Grid] = field(default_factory=list)
+    grids: list[tuple[str, Grid]] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     kinds: list[tuple[str, list[Answer]]] = field(default_factory=list)
 
