@@ -213,7 +213,7 @@ def test_a_fusion_system_answers_with_any_subset_of_what_it_reads(tmp_path, wher
 
 def test_rows_have_the_same_content_where_they_say_the_same(tmp_path):
     """Also in another batch, which is padded to another length."""
-    where = "playground:questions?train=48&validation=8&test=150&pictures=4"
+    where = "playground:questions?train=48&validation=8&test=150&pictures=24"
     run = sm.train("interbert", where, out=tmp_path, budget="1steps", settings=TINY, options=FEW)
     data = run.data()
     answers = Answers(run, data, data.rows("test"))

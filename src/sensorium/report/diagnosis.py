@@ -136,7 +136,7 @@ def _grids(content: Content) -> list[tuple[str, Grid]]:
             Line(
                 label,
                 [
-                    str(entry["rows"]),
+                    f"{entry['rows']:,}",
                     _value(key, entry["nothing"]),
                     *(_value(key, entry["importance"][name], signed=True) for name in names),
                     _value(key, entry["score"]),
@@ -158,7 +158,7 @@ def _grids(content: Content) -> list[tuple[str, Grid]]:
             Line(
                 name,
                 [
-                    str(entry["rows"]),
+                    f"{entry['rows']:,}",
                     numbers.with_interval("share", entry["own"]),
                     numbers.with_interval("share", entry["other"]),
                     _value("share", entry["neither"]),
