@@ -1,11 +1,9 @@
 """The command line as a user drives it: real files, small budgets."""
 
 import contextlib
-import io
 import json
 import subprocess
 import sys
-from collections import namedtuple
 
 import numpy as np
 import PIL.Image
@@ -13,15 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from sensorium.cli import main
+from commands import FAST, run
 from sensorium.cli.app import app
 from sensorium.cli.options import read_settings, short_name
 from sensorium.cli.progress import TrainingProgress
 from sensorium.types import UserError
-
-Outcome = namedtuple("Outcome", "code out err")
-
-SMALL = [f"--set=training.{pair}" for pair in ("batch_size=8", "workers=0", "validation_rows=8")]
 
 OPTIONS = {
     "demo": {"--out", "--budget", "--no-samples"},
@@ -42,18 +36,6 @@ OPTIONS = {
     "diagnose": {"--data", "--rows", "--device", "--json"},
     "claims": {"--run", "--smoke", "--seeds", "--jobs", "--out", "--record", "--json"},
 }  # fmt: skip
-
-
-def run(*arguments):
-    """What a command prints, and its exit code."""
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +70,7 @@ def classifier(shop, tmp_path_factory):
     """A trained run that predicts `kind`."""
     folder = tmp_path_factory.mktemp("runs") / "classifier"
     arguments = ["train", "late-fusion", "--data", shop, "--target", "kind", "--out", folder]
-    outcome = run(*arguments, "--budget", "3steps", *SMALL)
+    outcome = run(*arguments, "--budget", "3steps", *FAST)
     return folder, outcome, arguments
 
 
@@ -96,7 +78,7 @@ def classifier(shop, tmp_path_factory):
 def embedder(shop):
     """A trained run of retrieval, in the default place."""
     arguments = ["train", "dual-encoder", "--data", shop, "--task", "retrieval"]
-    return run(*arguments, "--budget", "3steps", *SMALL)
+    return run(*arguments, "--budget", "3steps", *FAST)
 
 
 # ---------------------------------------------------------------------- help and catalogue
@@ -263,10 +245,10 @@ def test_training_ends_with_scores_a_report_and_what_to_do_next(classifier):
 def test_the_same_command_again_loads_the_run_and_another_is_refused(classifier):
     folder, first, arguments = classifier
     weights = (folder / "model.safetensors").stat().st_mtime_ns
-    again = run(*arguments, "--budget", "3steps", *SMALL)
+    again = run(*arguments, "--budget", "3steps", *FAST)
     assert again.code == 0 and (folder / "model.safetensors").stat().st_mtime_ns == weights
     assert _scores(again.out) == _scores(first.out)
-    other = run(*arguments, "--budget", "4steps", *SMALL)
+    other = run(*arguments, "--budget", "4steps", *FAST)
     assert other.code == 2 and "holds another run" in other.err
 
 
@@ -346,7 +328,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(shop, tmp_path, monke
 
     folder = tmp_path / "run"
     arguments = ["train", "late-fusion", "--data", shop, "--target", "kind", "--out", folder]
-    arguments += ["--budget", "6steps", "--set=training.log_every=1", *SMALL]
+    arguments += ["--budget", "6steps", "--set=training.log_every=1", *FAST]
     show = TrainingProgress.__call__
 
     def press(self, line, run=""):
@@ -381,7 +363,7 @@ def comparison(shop, tmp_path_factory):
         "        raise RuntimeError('not <done> yet')\n"
     )
     arguments = ["compare", "late-fusion", f"{mine}:MySystem", "--data", shop, "--target", "kind"]
-    arguments += ["--budget", "2steps", "--out", folder / "out", *SMALL]
+    arguments += ["--budget", "2steps", "--out", folder / "out", *FAST]
     return folder / "out", run(*arguments), arguments
 
 

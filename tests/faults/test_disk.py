@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from commands import run
 from killing import SMALL, finish, make_rows, start, steps_of
 
+from commands import run
 from sensorium.training import checkpoints, files
 from sensorium.training.files import read_tensors
 from sensorium.training.folder import RunFolder
@@ -85,7 +85,6 @@ def test_a_disk_that_fills_up_at_any_write(table, tmp_path, monkeypatch):
             assert not (folder / "model.safetensors").exists()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("blocks", [40])
 def test_a_process_that_may_write_no_larger_files(table, tmp_path, blocks):
     """As `ulimit -f` says; the log then fails, or a checkpoint."""
