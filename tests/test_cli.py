@@ -1,6 +1,7 @@
 """The command line as a user drives it: real files, small budgets."""
 
 import contextlib
+import io
 import json
 import subprocess
 import sys
