@@ -295,20 +295,31 @@ def test_processes_share_it(tmp_path, start):
         assert images.decoded == 0
 
 
-def test_threads_share_it(cache):
+def test_threads_share_it(cache, monkeypatch):
+    connect, opened = cache._connect, []
+
+    def connect_slowly():
+        time.sleep(0.05)
+        opened.append(connect())
+        return opened[-1]
+
+    # Were each to open the file for itself, one would change what another is reading.
+    monkeypatch.setattr(cache, "_connect", connect_slowly)
     raws = [jpeg(seed) for seed in range(20)]
     expected = [Image().decode(raw, FIELD, VIEW).pixels.sum() for raw in raws]
     found = []
 
     def work():
-        found.append([cache.get_or_decode(r, Image(), FIELD, VIEW).pixels.sum() for r in raws])
+        for _ in range(50):  # enough for two threads to meet within one statement
+            found.append([cache.get_or_decode(r, Image(), FIELD, VIEW).pixels.sum() for r in raws])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [expected] * 4
+    assert len(opened) == 1
+    assert found == [expected] * 200
     assert cache.disabled_reason is None
 
 

@@ -93,6 +93,8 @@ class MediaCache:
         self._connection: sqlite3.Connection | None = None
         self._process = os.getpid()
         self._inherited: list[sqlite3.Connection] = []
+        # SQLite takes turns by itself, but Python shares prepared statements between threads.
+        self._turn = threading.Lock()
         self._waiting = _Waiting()
 
     def __getstate__(self) -> tuple[Path, int | None]:
@@ -182,7 +184,8 @@ class MediaCache:
 
     def _read(self, connection: sqlite3.Connection, query: str, *values: Any) -> Row | None:
         try:
-            row: Row | None = connection.execute(query, values).fetchone()
+            with self._turn:
+                row: Row | None = connection.execute(query, values).fetchone()
         except sqlite3.Error as error:
             if not _is_busy(error):
                 self._readable, self.disabled_reason = False, self._explain(error)
@@ -203,7 +206,8 @@ class MediaCache:
             return
         places = ", ".join([f"({', '.join('?' * len(rows[0]))})"] * len(rows))
         try:
-            connection.execute(f"{statement} {places}", list(chain.from_iterable(rows)))
+            with self._turn:
+                connection.execute(f"{statement} {places}", list(chain.from_iterable(rows)))
         except sqlite3.Error as error:
             if not _is_busy(error):  # then this value is not kept, but the next may be
                 self.disabled_reason = self._explain(error)
@@ -215,12 +219,14 @@ class MediaCache:
             if self._connection is not None:
                 self._inherited.append(self._connection)
             self._connection, self._process = None, os.getpid()
-        if self._connection is None and self._readable:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._connection = self._connect()
-            except (OSError, sqlite3.Error) as error:
-                self._readable, self.disabled_reason = False, self._explain(error)
+            self._turn = threading.Lock()  # a thread of the parent may have held the other
+        with self._turn:
+            if self._connection is None and self._readable:
+                try:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._connection = self._connect()
+                except (OSError, sqlite3.Error) as error:
+                    self._readable, self.disabled_reason = False, self._explain(error)
         return self._connection if self._readable else None
 
     def _connect(self) -> sqlite3.Connection:
