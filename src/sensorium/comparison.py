@@ -34,7 +34,7 @@ from sensorium.tasks.metrics import lower_is_better
 from sensorium.tasks.retrieval import PAIR_POOL, PAIR_ROWS
 from sensorium.training.budget import Budget
 from sensorium.training.cells import Cell, Report, run_cell
-from sensorium.training.files import read_tensors, write_json
+from sensorium.training.files import read_tensors, write_folder_aside, write_json
 from sensorium.training.folder import RunFolder
 from sensorium.training.options import TrainingOptions
 from sensorium.training.run import Run, build_options, load
@@ -315,15 +315,12 @@ def _keep_best(folder: Path, summary: Mapping[str, Any]) -> None:
     """Copy the best run, without its checkpoints."""
     if summary["best"] is None:
         return
-    best = folder / "best"
-    aside = folder / ".best.part"
-    shutil.rmtree(aside, ignore_errors=True)
     source = folder / "runs" / summary["best_run"]
-    shutil.copytree(
-        source, aside, ignore=shutil.ignore_patterns("checkpoints", ".lock", "cell.json")
+    left_out = shutil.ignore_patterns("checkpoints", ".lock", "cell.json")
+    write_folder_aside(
+        folder / "best",
+        lambda aside: shutil.copytree(source, aside, ignore=left_out, dirs_exist_ok=True),
     )
-    shutil.rmtree(best, ignore_errors=True)
-    aside.replace(best)
 
 
 def _settings_of(

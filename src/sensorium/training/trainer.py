@@ -91,22 +91,22 @@ class Trainer:
             checkpoints.load_model(checkpoint, self.system)
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self.progress.step)
-        average = None
         with _interruption() as self.interrupted:
             for number in range(self.progress.stage, len(self.stages)):
                 if number > self.progress.stage:
                     self.progress.stage, self.progress.stage_step = number, 0
+                    # losses of one stage say nothing about those of another
+                    self.progress.best_loss, self.progress.stale = None, 0
                     checkpoint = None
-                average = self._run_stage(self.stages[number], checkpoint)
-        if self.options.patience is not None and self._best_file.exists():
-            self.system.load_state_dict(read_tensors(self._best_file))
-        elif average is not None:
-            self.system.load_state_dict(average.applied_to(self.system.state_dict()))
-        self.accelerator.wait_for_everyone()
+                self._run_stage(self.stages[number], checkpoint)
         return self.progress
 
-    def _run_stage(self, stage: Stage, checkpoint: Path | None) -> WeightAverage | None:
-        """One stage, from its beginning or from a checkpoint within it."""
+    def _run_stage(self, stage: Stage, checkpoint: Path | None) -> None:
+        """One stage, from its beginning or from a checkpoint within it.
+
+        The system ends with the weights that the stage leaves: with patience those of the lowest
+        validation loss, else their running average if the stage has one.
+        """
         self.system.stage = stage.name
         trained = select_trained(self.system, stage)
         optimizer = build_optimizer(trained, stage)
@@ -119,12 +119,13 @@ class Trainer:
         num_steps = self.progress.stage_steps[self.progress.stage]
         validate_every = self.options.validate_every or max(1, num_steps // 10)
         first = self.progress.stage_step
+        left = 0 if self._out_of_patience else num_steps - first
         clock = time.monotonic() - self.progress.seconds
         saved = time.monotonic()
-        for step, micro in enumerate(self._batches(stage, first, num_steps - first), start=first):
-            self._count_rows(micro)
+        for step, micro in enumerate(self._batches(stage, first, left), start=first):
+            usable = self._count_rows(micro)
             set_learning_rate(optimizer, learning_rate(stage, step, num_steps))
-            losses = self._step(stage, model, prepared, micro)
+            losses = self._step(stage, model, prepared, micro) if usable else {}
             if average is not None:
                 average.update(self.system)
             self.progress.step += 1
@@ -150,7 +151,12 @@ class Trainer:
             if stop:
                 break
         self.accelerator.free_memory()
-        return average
+        if self.options.patience is not None and self.progress.best_loss is not None:
+            self.accelerator.wait_for_everyone()  # one of them wrote it
+            self.system.load_state_dict(read_tensors(self._best_file))
+        elif average is not None:
+            self.system.load_state_dict(average.applied_to(self.system.state_dict()))
+        self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------ one step
 
@@ -165,8 +171,6 @@ class Trainer:
         micro = [
             batch.to(self.accelerator.device, non_blocking=True) for batch in micro if batch.size
         ]
-        if not micro:
-            return {}
         if self.options.shuffled is not None:
             exchanged = self.data.schema.family(self.options.shuffled)
             micro = [batch.exchanged(*exchanged) for batch in micro]
@@ -288,13 +292,17 @@ class Trainer:
             stacked = self.accelerator.reduce(stacked, reduction="sum")
         return dict(zip(names, stacked.unbind(), strict=True))
 
+    def _totals(self, *numbers: float) -> list[float]:
+        """Sums over processes of what is no tensor."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        mine = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
+        totals: list[float] = self.accelerator.reduce(mine, reduction="sum").tolist()
+        return totals
+
     def _any_process(self, *wishes: bool) -> list[bool]:
         """What at least one process wants. Their clocks differ; they must do the same nevertheless."""
-        if self.accelerator.num_processes == 1:
-            return list(wishes)
-        device = self.accelerator.device
-        asked = {str(n): torch.tensor(float(w), device=device) for n, w in enumerate(wishes)}
-        return [bool(value > 0) for value in self._summed(asked).values()]
+        return [total > 0 for total in self._totals(*wishes)]
 
     @property
     def _dropout_seed(self) -> int:
@@ -335,12 +343,12 @@ class Trainer:
         marks, flops = [time.monotonic()], 0.0
         model.train()
         for micro in self._batches(stage, 0, MOST_PROBE_STEPS if timed else 1):
+            (empty,) = self._any_process(not all(batch.size for batch in micro))
             with FlopCounterMode(display=False) if len(marks) == 1 else nullcontext() as counter:
-                for batch in micro:
-                    if batch.size:
-                        losses = self._losses(stage, model, batch.to(self.accelerator.device))
-                        counts = self._summed({name: loss.count for name, loss in losses.items()})
-                        self.accelerator.backward(objective(losses, counts, 1))
+                for batch in () if empty else micro:
+                    losses = self._losses(stage, model, batch.to(self.accelerator.device))
+                    counts = {name: loss.count for name, loss in losses.items()}
+                    self.accelerator.backward(objective(losses, counts, 1))
             if counter is not None:
                 flops = float(counter.get_total_flops()) * self.accelerator.num_processes
             model.zero_grad(set_to_none=True)
@@ -359,30 +367,40 @@ class Trainer:
             budget = Budget(max(left, seconds_per_step), "seconds")
         rows = len(self.data.rows("train"))
         num_steps = budget.steps(rows, stage.batch_size, seconds_per_step)
-        agreed = self._summed({"steps": torch.tensor(num_steps, device=self.accelerator.device)})
-        num_steps = max(1, int(agreed["steps"]) // self.accelerator.num_processes)
+        (agreed,) = self._totals(num_steps)
+        num_steps = max(1, int(agreed) // self.accelerator.num_processes)
         self.progress.stage_steps.append(num_steps)
         self.progress.flops_per_step.append(flops)
 
-    def _count_rows(self, micro: list[Batch]) -> None:
-        """Count rows and faults; stop when too many rows are unusable."""
+    def _count_rows(self, micro: list[Batch]) -> bool:
+        """Count rows and faults of all processes; stop when too many rows are unusable.
+
+        Returns:
+            Whether the step can be made: each process has a row. They average their gradients, so
+            one that has none would keep the others waiting.
+        """
         faults = [fault for batch in micro for fault in batch.faults]
-        self.progress.rows_seen += sum(batch.size for batch in micro)
-        if not faults:
-            return
-        self.progress.faults += len(faults)
-        self.folder.append_faults(faults)
+        if faults:
+            self.folder.append_faults(faults)
+        rows = sum(batch.size for batch in micro)
+        num_rows, num_faults, num_empty = self._totals(rows, len(faults), rows == 0)
+        self.progress.rows_seen += int(num_rows)
+        self.progress.faults += int(num_faults)
         seen = self.progress.rows_seen + self.progress.faults
-        share = self.progress.faults / seen
+        share = self.progress.faults / max(1, seen)
         enough = seen >= ROWS_BEFORE_FAULT_SHARE or self.progress.rows_seen == 0
-        if enough and share > self.options.max_fault_share:
-            fault = faults[0]
+        if num_faults and enough and share > self.options.max_fault_share:
+            example = "".join(
+                f" One of them: row '{fault.key}', field '{fault.field}': {fault.reason}."
+                for fault in faults[:1]
+            )
             raise UserError(
                 f"{self.progress.faults} of {seen} rows could not be used ({share:.0%}; at most "
-                f"{self.options.max_fault_share:.0%} may). One of them: row '{fault.key}', field "
-                f"'{fault.field}': {fault.reason}. All are listed in {self.folder.quarantine_file}. "
+                f"{self.options.max_fault_share:.0%} may).{example} "
+                f"All are listed in {self.folder.quarantine_file}. "
                 "Mend them, or allow more with --set training.max_fault_share=..."
             )
+        return num_empty == 0
 
     def _check_finite(self, losses: Mapping[str, Tensor]) -> None:
         for name, value in losses.items():
