@@ -310,8 +310,10 @@ def test_threads_share_it(cache, monkeypatch):
     found = []
 
     def work():
-        for _ in range(50):  # enough for two threads to meet within one statement
-            found.append([cache.get_or_decode(r, Image(), FIELD, VIEW).pixels.sum() for r in raws])
+        found.extend(  # often enough for two threads to meet within one statement
+            [cache.get_or_decode(raw, Image(), FIELD, VIEW).pixels.sum() for raw in raws]
+            for _ in range(50)
+        )
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -354,14 +356,16 @@ def test_a_killed_writer_leaves_a_sound_cache(tmp_path):
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    connection = sqlite3.connect(tmp_path / "cache" / "media.sqlite")
+    connection = sqlite3.connect(tmp_path / "cache" / "index.sqlite")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    lengths = connection.execute("SELECT count(*), min(length(data)) FROM arrays").fetchone()
     connection.close()
-    assert lengths[0] >= 20
-    assert lengths[1] == 200 * 200 * 3
     with MediaCache(tmp_path / "cache") as cache:
         images = Counting()
+        for number in range(20):
+            raw = bytes([number, *number.to_bytes(4, "little")])
+            picture = cache.get_or_decode(raw, images, FIELD, ImageView(size=200))
+            assert (picture.pixels == number).all()
+        assert images.decoded == 0
         for _ in range(2):
             cache.get_or_decode(jpeg(), images, FIELD, VIEW)
         assert images.decoded == 1
@@ -383,7 +387,7 @@ def test_a_full_cache_stops_growing_and_says_so(tmp_path):
         assert images.decoded == 30  # what is there is still of use
         again = cache.get_or_decode(raws[-1], images, FIELD, view)
         assert same(again, Image().decode(raws[-1], FIELD, view))
-    assert (tmp_path / "cache" / "media.sqlite").stat().st_size <= limit
+    assert (tmp_path / "cache" / "arrays.bin").stat().st_size <= limit
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
@@ -399,7 +403,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_a_damaged_cache_is_not_used(tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir()
-    (folder / "media.sqlite").write_bytes(b"this is no data base" * 1000)
+    (folder / "index.sqlite").write_bytes(b"this is no data base" * 1000)
     with MediaCache(folder) as cache:
         found = cache.get_or_decode(jpeg(), Image(), FIELD, VIEW)
         assert same(found, Image().decode(jpeg(), FIELD, VIEW))
@@ -412,7 +416,7 @@ def test_damage_in_the_middle_is_noticed(tmp_path):
     with MediaCache(folder) as cache:
         for raw in raws:
             cache.get_or_decode(raw, Image(), FIELD, VIEW)
-    file = folder / "media.sqlite"
+    file = folder / "index.sqlite"
     content = bytearray(file.read_bytes())
     content[4096:-4096] = bytes(len(content) - 8192)
     file.write_bytes(content)
@@ -423,12 +427,36 @@ def test_damage_in_the_middle_is_noticed(tmp_path):
         assert cache.disabled_reason is not None
 
 
+@pytest.mark.parametrize("damage", ["zeros", "the end is missing", "gone"])
+def test_arrays_that_were_not_written_in_time_are_decoded_anew(tmp_path, damage):
+    folder, images = tmp_path / "cache", Counting()
+    raws = [jpeg(seed) for seed in range(8)]
+    with MediaCache(folder) as cache:
+        for raw in raws:
+            cache.get_or_decode(raw, images, FIELD, VIEW)
+    file = folder / "arrays.bin"
+    content = file.read_bytes()
+    half = len(content) // 2
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content[:half] + (bytes(half) if damage == "zeros" else b""))
+    lost = len(raws) if damage == "gone" else len(raws) // 2
+    for _ in range(2):
+        with MediaCache(folder) as cache:
+            for raw in raws:
+                found = cache.get_or_decode(raw, images, FIELD, VIEW)
+                assert same(found, Image().decode(raw, FIELD, VIEW))
+            assert cache.disabled_reason is None
+        assert images.decoded == len(raws) + lost
+
+
 def test_a_locked_cache_does_not_stop_the_work(photo, tmp_path, monkeypatch):
     monkeypatch.setattr("sensorium.data.cache._PATIENCE_SECONDS", 0.05)
     with MediaCache(tmp_path / "cache") as cache:
         images = Counting()
         cache.get_or_decode(jpeg(1), images, FIELD, VIEW)
-        other = sqlite3.connect(tmp_path / "cache" / "media.sqlite", isolation_level=None)
+        other = sqlite3.connect(tmp_path / "cache" / "index.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         assert cache.get_or_decode(photo, images, FIELD, VIEW).width == 96
         assert cache.disabled_reason is None

@@ -135,6 +135,25 @@ def test_it_learns_eight_rows_by_heart(name, task):
 
 
 @each_case
+def test_prepared_rows_give_what_they_give_unprepared_whatever_is_absent(name, task):
+    data = make_data(task)
+    system = make_system(name, data)
+    batch = read(system, data)
+    with torch.no_grad():
+        prepared = system.eval().prepare(batch)
+    asked = data.schema.find(role=("input", "question", "query"))
+    roots = [field.name for field in asked if field.name in batch and field.of is None]
+    hidden = [(), *(data.schema.family(name) for name in roots[:-1])]
+    for names in hidden:
+        once, anew = (
+            outputs(system, prepared.without(*names)),
+            outputs(system, batch.without(*names)),
+        )
+        for what, value in anew.items():
+            torch.testing.assert_close(once[what], value, atol=1e-5, rtol=1e-4, equal_nan=True)
+
+
+@each_case
 def test_one_row_alone_gives_what_it_gives_in_a_batch(name, task):
     """Also that padding changes nothing: the texts of the batch differ in length."""
     data = make_data(task)

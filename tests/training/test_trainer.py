@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from sensorium.data import open_data
 from sensorium.training.files import read_tensors
 from sensorium.training.run import load, train
 from sensorium.training.trainer import Interrupted
@@ -63,21 +64,42 @@ def test_micro_batches_give_the_step_of_the_whole(table, tmp_path):
     assert_close(run(table, tmp_path / "a"), run(table, tmp_path / "b", accumulate=3))
 
 
-def test_two_processes_give_the_run_of_one(table, tmp_path):
-    whole = run(table, tmp_path / "one")
-    script = tmp_path / "go.py"
+def run_in_two_processes(table, out, schema=None, **options):
+    script = out.with_suffix(".py")
+    options = {"workers": 0, "log_every": 1, **options}
     script.write_text(
-        "import sys, torch\n"
+        "import torch\n"
         "torch.set_num_threads(1)\n"
+        "from sensorium.data import open_data\n"
         "from sensorium.training.run import train\n"
-        f"train({TOY!r}, {str(table)!r}, out={str(tmp_path / 'two')!r}, task='classification',"
-        " target='label', budget='12steps', device='cpu', options={'workers': 0, 'log_every': 1})\n"
+        f"data = open_data({str(table)!r}, schema={schema and str(schema)!r})\n"
+        f"train({TOY!r}, data, out={str(out)!r}, task='classification', target='label',"
+        f" budget='12steps', device='cpu', options={options!r})\n"
     )
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    done = subprocess.run([*launch, str(script)], capture_output=True, text=True, timeout=180)
+    return subprocess.run([*launch, str(script)], capture_output=True, text=True, timeout=180)
+
+
+def test_two_processes_give_the_run_of_one(table, tmp_path):
+    whole = run(table, tmp_path / "one")
+    done = run_in_two_processes(table, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-2000:]
     assert_close(whole, load(tmp_path / "two", "cpu"))
+
+
+def test_a_process_without_a_usable_row_does_not_stop_the_others(table, tmp_path):
+    schema = spoil(table, range(100), tmp_path)
+    done = run_in_two_processes(table, tmp_path / "a", schema, max_fault_share=0.95)
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = load(tmp_path / "a", "cpu")
+    assert made.info["steps"] == 12
+    assert made.info["rows_seen"] + made.info["rows_set_aside"] == 12 * 16
+    lines = [line for line in made.folder.read_metrics() if line["split"] == "train"]
+    assert 0 < len(lines) < 12  # some steps could be made, and some could not
+    done = run_in_two_processes(table, tmp_path / "b", schema, max_fault_share=0.1)
+    assert done.returncode != 0
+    assert "rows could not be used" in done.stderr
 
 
 def test_a_run_that_is_interrupted_goes_on_to_the_same_end(table, tmp_path, monkeypatch):
@@ -138,18 +160,22 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(table, 
     assert json.loads((tmp_path / "a" / "run.json").read_text())["status"] == "running"
 
 
-def test_rows_that_cannot_be_used_are_listed_and_too_many_stop_the_run(table, tmp_path):
+def spoil(table, rows, folder):
+    """Put words in place of numbers in some rows; a schema that asks for numbers."""
     lines = table.read_text().splitlines()
-    lines[1:7] = [f"x{i},1.0,up" for i in range(6)]
+    for row in rows:
+        lines[1 + row] = f"x{row},1.0,up"
     table.write_text("\n".join(lines) + "\n")
-    schema = tmp_path / "schema.yaml"
+    schema = folder / "schema.yaml"
     schema.write_text(
         "fields:\n  t: {modality: table, columns: {a: number, b: number}}\n"
         "  label: {modality: category, role: label}\n"
     )
-    from sensorium.data import open_data
+    return schema
 
-    data = open_data(table, schema=schema)
+
+def test_rows_that_cannot_be_used_are_listed_and_too_many_stop_the_run(table, tmp_path):
+    data = open_data(table, schema=spoil(table, range(6), tmp_path))
     done = run(data, tmp_path / "a", budget="20steps", max_fault_share=0.2)
     assert done.info["rows_set_aside"] > 0
     assert {fault.field for fault in done.folder.read_faults()} == {"t"}
@@ -164,6 +190,27 @@ def test_patience_stops_early_and_keeps_the_best(table, tmp_path):
     assert done.info["steps"] < 400
     validation = [line["label"] + 0.1 * line["spread"] for line in losses(done, "validation")]
     assert np.argmin(validation) == len(validation) - 4
+
+
+def test_each_stage_has_its_own_patience_and_ends_with_its_best_weights(table, tmp_path):
+    done = run(
+        table,
+        tmp_path / "a",
+        budget="800steps",
+        settings={"num_stages": 2},
+        validate_every=2,
+        patience=3,
+        learning_rate=3.0,
+    )
+    lines = [line for line in done.folder.read_metrics() if line["split"] == "validation"]
+    values = {}
+    for line in lines:
+        value = line["losses"]["label"] + 0.1 * line["losses"]["spread"]
+        values.setdefault(line["stage"], []).append(value)
+    assert len(values) == 2
+    for each in values.values():
+        assert len(each) > 3
+        assert np.argmin(each) == len(each) - 4
 
 
 def test_a_budget_in_time_is_kept_roughly(table, tmp_path):

@@ -11,7 +11,7 @@ import math
 import multiprocessing
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sensorium.data.dataset import Data
 from sensorium.data.decoding import Cache
+from sensorium.data.packing import Packed, Packer, Unpacker
 from sensorium.data.sources import Rows
 from sensorium.modalities.base import View
 from sensorium.types import Batch, UserError, draws
@@ -89,6 +90,16 @@ class _Parts(Dataset[Batch]):
         return self._data.collate(samples, self._views, 0, faults)
 
 
+class _InOnePiece(Dataset[Packed]):
+    """The items of another, ready to be sent to the process that asks for them."""
+
+    def __init__(self, items: Dataset[Any]) -> None:
+        self._items, self._pack = items, Packer()
+
+    def __getitem__(self, number: int) -> Packed:
+        return self._pack(self._items[number])
+
+
 def train_batches(
     data: Data,
     views: Mapping[str, View],
@@ -153,22 +164,24 @@ def read_batches(
 
 
 def _load(items: Dataset[Item], order: Iterable[int], workers: int) -> Iterator[Item]:
+    if not workers:
+        return iter(DataLoader(items, batch_size=None, sampler=order))
     # Forked workers share the rows with this process; spawned ones, where there is no fork, are
     # sent a pickle of them.
     can_fork = "fork" in multiprocessing.get_all_start_methods()
     loader = DataLoader(
-        items,
+        _InOnePiece(items),
         batch_size=None,
         sampler=order,
         num_workers=workers,
-        multiprocessing_context="fork" if workers and can_fork else None,
+        multiprocessing_context="fork" if can_fork else None,
         worker_init_fn=_one_thread,
     )
     with warnings.catch_warnings():
         # From Python 3.12 on, forking beside other threads warns that their locks stay locked. The
         # threads of torch, Arrow and the tokenizer are made anew, or not used, in workers.
         warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
-        return iter(loader)
+        return map(Unpacker(), iter(loader))
 
 
 def _one_thread(_: int) -> None:

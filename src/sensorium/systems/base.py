@@ -115,7 +115,10 @@ class System(nn.Module, ABC):
         """Its losses on a batch, by name."""
 
     def prepare(self, batch: Batch) -> Batch:
-        """Rows that will be scored in many pairs, with what can be computed once for each of them."""
+        """Rows that will be asked about repeatedly, with what can be computed once for each of them.
+
+        In pairs, or with some fields absent.
+        """
         return batch
 
     def forward(self, batch: Batch) -> dict[str, Loss]:

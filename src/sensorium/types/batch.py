@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,12 +66,14 @@ class Entries:
         row: the row of the batch each entry belongs to, ascending.
         item: the place of the entry within its row: 0 for the first image, 1 for the second.
         mask: for sequences, which positions are real; for tables, which cells are filled.
+        embedded: whether the values are the vectors that an encoder has made of the entries.
     """
 
     values: Shaped[Tensor, "entries ..."]
     row: Int[Tensor, "entries"]
     item: Int[Tensor, "entries"]
     mask: Bool[Tensor, "entries length"] | None = None
+    embedded: bool = False
 
     def __len__(self) -> int:
         return int(self.row.numel())
@@ -82,8 +84,7 @@ class Entries:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
 
-        mask = None if self.mask is None else move(self.mask)
-        return Entries(move(self.values), move(self.row), move(self.item), mask)
+        return self._each(move)
 
     def counts(self, size: int) -> Int[Tensor, "batch"]:
         """How many entries each of `size` rows has."""
@@ -101,18 +102,21 @@ class Entries:
         row = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), taken)
         within = torch.arange(len(row), device=rows.device) - (taken.cumsum(0) - taken)[row]
         at = starts[rows][row] + within
-        return Entries(
-            self.values[at], row, self.item[at], None if self.mask is None else self.mask[at]
-        )
+        return replace(self._each(lambda tensor: tensor[at]), row=row)
 
     def keep(self, rows: Bool[Tensor, "batch"]) -> Entries:
         """The entries of the rows that are marked; the others become rows without the field."""
         kept = rows[self.row]
+        return self._each(lambda tensor: tensor[kept])
+
+    def pin_memory(self) -> Entries:
+        """A copy in page-locked memory."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Entries:
+        mask = None if self.mask is None else change(self.mask)
         return Entries(
-            self.values[kept],
-            self.row[kept],
-            self.item[kept],
-            None if self.mask is None else self.mask[kept],
+            change(self.values), change(self.row), change(self.item), mask, self.embedded
         )
 
     def first(self, size: int) -> tuple[Shaped[Tensor, "batch ..."], Bool[Tensor, "batch"]]:
@@ -174,15 +178,7 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, for the loader."""
-        fields = {
-            name: Entries(
-                entries.values.pin_memory(),
-                entries.row.pin_memory(),
-                entries.item.pin_memory(),
-                None if entries.mask is None else entries.mask.pin_memory(),
-            )
-            for name, entries in self.fields.items()
-        }
+        fields = {name: entries.pin_memory() for name, entries in self.fields.items()}
         return replace(self, fields=fields)
 
     def present(self, name: str) -> Bool[Tensor, "batch"]:
@@ -270,6 +266,7 @@ def _stack(parts: Sequence[Entries]) -> Entries:
         torch.cat([part.row for part in parts]),
         torch.cat([part.item for part in parts]),
         torch.cat(masks) if masks else None,
+        parts[0].embedded,
     )
 
 

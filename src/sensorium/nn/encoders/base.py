@@ -118,13 +118,16 @@ def embed_field(
 ) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, "batch"]]:
     """One vector for each row (zeros for rows without the field), and which rows have the field.
 
-    An entry is pooled by itself; a row with several entries gets their mean.
+    An entry is pooled by itself; a row with several entries gets their mean. Entries that are vectors
+    already are taken as they are.
     """
     present = batch.present(field.name)
     if field.name not in batch or len(batch[field.name]) == 0:
         return _nothing(encoder, batch).mean(), present
     entries = batch[field.name]
-    vectors = encoder.embed(entries.values, entries.mask, pooling or encoder.pooling)
+    vectors = entries.values
+    if not entries.embedded:
+        vectors = encoder.embed(entries.values, entries.mask, pooling or encoder.pooling)
     total = vectors.new_zeros(batch.size, vectors.shape[1]).index_add(0, entries.row, vectors)
     return total / entries.counts(batch.size).clamp(min=1).unsqueeze(1), present
 

@@ -32,7 +32,7 @@ from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders import Encoder, build_encoder, embed_field, specs_of
 from sensorium.nn.heads import mlp
 from sensorium.systems.base import System, SystemConfig, register
-from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
+from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
 
 READS = ("input", "query", "target", "question")
 ANSWERS = ("label", "answer")
@@ -136,6 +136,15 @@ class LateFusion(System):
     def stages(self) -> list[Stage]:
         """One stage."""
         return [Stage(learning_rate=1e-3, weight_decay=0.05, batch_size=64)]
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Each field as its vector, for rows that are asked about with and without some of them."""
+        vectors = {}
+        for field, encoder in zip(self.inputs, self.encoders, strict=True):
+            vector, present = embed_field(cast(Encoder, encoder), batch, field)
+            rows = present.nonzero().squeeze(1)
+            vectors[field.name] = Entries(vector[rows], rows, torch.zeros_like(rows), embedded=True)
+        return batch.with_fields(**vectors)
 
     def logits(self, batch: Batch) -> Float[Tensor, "batch outputs"]:
         """What comes out of the MLP."""
