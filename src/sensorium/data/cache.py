@@ -35,7 +35,7 @@ from sensorium.modalities.media import locate
 from sensorium.types import Field
 
 # Raised when what decoding does, or how it is kept, changes: older entries are then not found.
-_VERSION = 3
+_VERSION = 4
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
@@ -55,7 +55,6 @@ _ADD_FILES = "INSERT OR REPLACE INTO files VALUES"
 _ADD_ARRAYS = "INSERT OR REPLACE INTO arrays VALUES"
 _AT_ONCE = 1000  # rows of a statement; SQLite allows 32,766 values
 
-_DIGEST = 20
 _PATIENCE_SECONDS = 30.0
 
 # A file that is written twice within a tick of its file system's clock looks unchanged.
@@ -172,14 +171,14 @@ class MediaCache:
     ) -> tuple[bytes, tuple[NDArray[Any], str] | None]:
         """The digest of a source (empty if it was not needed), and what is stored of it."""
         if isinstance(source, bytes):
-            content = hashlib.blake2b(source, digest_size=_DIGEST).digest()
+            content = hashlib.sha256(source).digest()
             return content, self._read(connection, _BY_CONTENT, content, asked)
         path = os.fsencode(source.absolute())
         found = self._read(connection, _BY_FILE, path, state, asked)
         if found is not None:
             return b"", found
         with source.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST))
+            digest = hashlib.file_digest(file, "sha256")
         content = digest.digest()
         if _is_settled(source):
             with self._waiting() as waiting:

@@ -105,6 +105,7 @@ def decode_rows(
     ]
     # Making a generator takes as long as decoding a small picture.
     augments = any(isinstance(view, ImageView) and view.augment for view in views.values())
+    belong_together = any(field.of is not None for field, *_ in plan)
     samples, faults = [], []
     with nullcontext() if cache is None else cache.together():
         for place, (row, key) in enumerate(zip(rows.tolist(), keys, strict=True)):
@@ -122,7 +123,9 @@ def decode_rows(
                     if decoded:
                         values[field.name] = decoded
                 at = ""
-                sample = place_boxes(Sample(key, row, values), schema, views)
+                sample = Sample(key, row, values)
+                if belong_together:
+                    sample = place_boxes(sample, schema, views)
             except BadValue as error:
                 reason = str(error).removeprefix(f"field '{at}': ")
                 faults.append(Fault(key, at, reason, error.kind, row))
