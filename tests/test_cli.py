@@ -24,17 +24,21 @@ OPTIONS = {
     "inspect": {"--out", "--schema", "--contact-sheet", "--split", "--no-samples", "--json"},
     "compare": {
         "--data", "--schema", "--task", "--target", "--budget", "--seeds", "--size", "--set",
-        "--out", "--pool", "--device", "--cache", "--split", "--missing", "--no-samples",
+        "--out", "--pool", "--device", "--cache", "--split", "--missing", "--missing-test",
+        "--no-samples",
     },
     "train": {
         "--data", "--schema", "--task", "--target", "--budget", "--size", "--set", "--seed",
-        "--out", "--init", "--device", "--cache", "--split", "--missing", "--no-samples",
+        "--out", "--init", "--device", "--cache", "--split", "--missing", "--missing-test",
+        "--no-samples",
     },
-    "evaluate": {"--data", "--split", "--pool", "--device", "--no-samples", "--json"},
+    "evaluate": {
+        "--data", "--split", "--pool", "--missing", "--device", "--no-samples", "--json",
+    },
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
     "report": {"--no-samples"},
-    "diagnose": {"--data", "--rows", "--device", "--json"},
+    "diagnose": {"--data", "--rows", "--missing", "--device", "--json"},
     "claims": {"--run", "--smoke", "--seeds", "--jobs", "--out", "--record", "--json"},
 }  # fmt: skip
 
@@ -150,6 +154,7 @@ def test_systems_are_listed_by_pattern():
          "Did you mean 'batch_size'?"),
         (["train", "late-fusion", "--data", "{shop}", "--missing", "image"], "FIELD:RATE"),
         (["train", "late-fusion", "--data", "{shop}", "--missing", "imge:0.5"], "'image'"),
+        (["train", "late-fusion", "--data", "{shop}", "--missing-test", "imge:0.5"], "'image'"),
         (["train", "late-fusion", "--data", "{shop}", "--split", "colum:x"], "column:NAME"),
         (["train", "late-fusion", "--data", "{shop}", "--schema", "none.yaml"], "none.yaml"),
         (["train", "./none.py:Mine", "--data", "{shop}"], "none.py"),

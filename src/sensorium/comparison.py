@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from sensorium.data import Data, open_data
+from sensorium.data.missing import describe_missing
 from sensorium.systems.base import Embeds, Size, System
 from sensorium.systems.registry import catalogue, get_system
 from sensorium.tasks import Retrieval, get_task, guess_task
@@ -201,6 +202,7 @@ def _row(cell: Cell, error: str | None) -> dict[str, Any]:
         "error": error,
         "task": cell.spec["task"],
         "data": cell.spec["data"]["where"],
+        "hidden": describe_missing(cell.spec["data"]),
         "metrics": {},
         "cost": {},
         "run": cell.folder.name,

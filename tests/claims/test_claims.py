@@ -146,6 +146,30 @@ def test_another_configuration_is_not_mixed_into_the_same_folder(tiny):
         run_claim(other, tiny[0], seeds=2)
 
 
+def test_what_is_hidden_from_an_arm_is_hidden_in_its_runs(tmp_path):
+    hidden = "image:0.5:by=label=plus"
+    claim = replace(
+        CLAIM,
+        data="playground:majority?pictures=30",
+        arms={
+            "ours": Arm("late-fusion", "system", {"width": 8, "depth": 1}),
+            "complete": Arm("late-fusion", "control", {"width": 8, "depth": 1}, missing=()),
+        },
+        holds_if=(above("ours", 0.1),),
+        missing=(hidden,),
+        missing_test=(),
+    )
+    assert claim.configuration["arms"]["ours"]["missing"] == [hidden]
+    assert "missing" not in claim.configuration["arms"]["complete"]
+    assert "missing" not in CLAIM.configuration["arms"]["ours"]
+    run_claim(smoke(claim), tmp_path)
+    for name, missing in (("ours", [hidden]), ("complete", [])):
+        data = json.loads((tmp_path / "runs" / f"{name}-seed0" / "run.json").read_text())["data"]
+        assert (data["missing"], data["missing_test"]) == (missing, [])
+    with pytest.raises(UserError, match="its data was"):
+        run_claim(replace(smoke(claim), missing_test=None), tmp_path)
+
+
 def test_a_failed_run_names_arm_and_reason(tmp_path):
     broken = replace(smoke(CLAIM), data="playground:scenes?train=20&validation=5&test=5")
     with pytest.raises(UserError, match="ours, seed 0: .*label"):

@@ -166,7 +166,7 @@ def test_locate_refuses_what_no_path_can_hold(tmp_path):
 def test_folders_that_are_no_data(tmp_path):
     with pytest.raises(UserError, match="is an empty folder"):
         open_data(tmp_path)
-    (tmp_path / "notes.xyz").touch()
+    (tmp_path / "notes.qqq").touch()
     with pytest.raises(UserError, match="holds no rows"):
         open_data(tmp_path)
     (tmp_path / "run.json").write_text("{}")

@@ -127,6 +127,46 @@ def test_importance_sums_to_what_all_have_over_nothing(found, signal):
     assert weighted / content["rows"] == pytest.approx(total)
 
 
+@pytest.mark.parametrize(
+    ("signal", "largest"),
+    [
+        ("xor", "synergy"),
+        ("redundant", "redundancy"),
+        ("table", "unique to table"),
+        ("image", "unique to image"),
+    ],
+)
+def test_interactions_rank_as_the_rows_were_made(found, signal, largest):
+    (pair,) = found(signal)["interactions"]["pairs"]
+    first, second = pair["inputs"]
+    names = ("redundancy", "unique_first", "unique_second", "synergy")
+    said = ("redundancy", f"unique to {first}", f"unique to {second}", "synergy")
+    parts = dict(zip(said, (pair[name]["value"] for name in names), strict=True))
+    assert parts.pop(largest) > 0.7
+    assert max(parts.values()) < 0.2
+    assert pair["label"] == pytest.approx(1, abs=0.02)
+    assert pair["gap"] < 1e-5
+    assert pair["warnings"] == []
+
+
+def test_noise_has_no_interactions(found):
+    (pair,) = found("noise")["interactions"]["pairs"]
+    for name in ("redundancy", "unique_first", "unique_second", "synergy"):
+        assert pair[name]["value"] < 0.1
+        assert pair[name]["low"] < 0.02
+
+
+def test_what_an_absent_input_tells_is_counted(found):
+    """Pictures tell the label where they are not absent, tables always: one bit between the two."""
+    content = found("missing")["interactions"]
+    (pair,) = content["pairs"]
+    table = "unique_first" if pair["inputs"][0] == "table" else "unique_second"
+    absent = content["inputs"]["image"]["absent"]
+    assert absent == pytest.approx(0.5, abs=0.1)
+    assert pair["redundancy"]["value"] == pytest.approx(1 - absent, abs=0.08)
+    assert pair[table]["value"] == pytest.approx(absent, abs=0.08)
+
+
 def test_absence_runs_from_the_whole_score_to_that_without(found):
     content = found("redundant")
     for name, steps in content["missing"].items():
@@ -145,7 +185,8 @@ def test_the_command_prints_and_adds_to_the_report(found, tmp_path, capsys):
     assert "Most comes from table" in out
     page = (run / "report.html").read_text()
     assert "<h2>Diagnosis</h2>" in page
-    assert page.count("<svg") >= 2
+    assert page.count("<svg") >= 3
+    assert "<h4>Interactions without labelled pairs</h4>" in page
     assert "<summary>Rows of each kind</summary>" in page
     content = json.loads((run / "diagnosis.json").read_text())
     assert content["rows"] == 50

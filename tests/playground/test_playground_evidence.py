@@ -178,6 +178,19 @@ def test_cells_are_missing_as_often_as_asked_and_labels_as_noisy():
     assert all(full[i][c] is not None for i in range(50) for c in ("area", "price", "day"))
 
 
+def test_the_majority_of_three_facts():
+    rows = view("majority", noise=0)
+    for index in range(100):
+        row = rows[index]
+        warm, heavy, rising, _ = evidence(row)
+        assert row["label"] == ("plus" if warm + heavy + rising >= 2 else "minus")
+    assert Counter(rows[i]["label"] for i in range(80)) == {"plus": 40, "minus": 40}
+    noisy = view("majority")
+    wrong = np.mean([noisy[i]["label"] != rows[i]["label"] for i in range(800)])
+    assert 0.06 < wrong < 0.14
+    assert [field["name"] for field in rows.fields] == ["image", "table", "sound", "label"]
+
+
 def test_value_adds_up():
     rows = view("attributes", missing=0)
     for index in range(100):

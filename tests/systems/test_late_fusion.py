@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.modalities.text import Tokenizer
-from sensorium.systems.baselines.late_fusion import LateFusion, hide_fields
+from sensorium.systems.baselines.late_fusion import LateFusion, RunningMeans, hide_fields
 from sensorium.types import Batch, Entries, Field, Schema, UserError
 
 TEXTS = ["a red boat left of a cup", "two dogs", "blue", "a red cup"]
@@ -82,6 +82,85 @@ def test_every_subset_of_modalities(absent):
     torch.testing.assert_close(predicted[[0, 2, 3]], complete[[0, 2, 3]], atol=1e-6, rtol=1e-5)
     system.losses(without)["label"].value.backward()
     assert (system.absent.grad.abs().sum(1) > 0).tolist() == [name in absent for name in NAMES]
+
+
+AGE = Field(name="age", modality="number", fitted={"mean": 40.0, "std": 20.0})
+FOUR = (*INPUTS, AGE)
+STRONG = {
+    "learned": {},
+    "zeros": {"absent": "zero"},
+    "means": {"absent": "mean"},
+    "told": {"absent": "zero", "availability": True},
+    "dropout": {"modality_dropout": 0.5},
+}
+PATTERNS = [c for n in range(5) for c in itertools.combinations([f.name for f in FOUR], n)]
+
+
+def with_age(batch):
+    ages = torch.tensor([20.0, 75.0, 50.0, 61.0])
+    return batch.with_fields(age=Entries(ages, torch.arange(4), torch.zeros(4, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("absent", PATTERNS, ids=lambda names: "+".join(names) or "none")
+def test_every_pattern_of_four_modalities_trains_and_predicts(absent):
+    batch = with_age(whole()).without(*absent)
+    for settings in STRONG.values():
+        system = small(inputs=FOUR, **{"dropout": 0.0, "modality_dropout": 0.0} | settings)
+        optimizer = torch.optim.Adam(system.parameters(), 1e-2)
+        system.eval()
+        first = system.losses(batch)["label"].value.item()
+        system.train()
+        for _ in range(8):
+            optimizer.zero_grad()
+            system.losses(batch)["label"].value.backward()
+            optimizer.step()
+        system.eval()
+        assert system.losses(batch)["label"].value.item() < first
+        torch.testing.assert_close(system.predict(batch).sum(1), torch.ones(4))
+
+
+def filled(system, batch):
+    """What the MLP is given for the notes, and for the availability of fields."""
+    seen = []
+    handle = system.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    system.logits(batch)
+    handle.remove()
+    return seen[0][:, 8:16], seen[0][:, 24:]
+
+
+def test_what_stands_for_an_absent_field():
+    batch = lacking(whole(), "note", [1, 3])
+    learned, none = filled(small().eval(), batch)
+    assert torch.equal(learned[1], small().absent[1]) and none.numel() == 0
+    zeros, _ = filled(small(absent="zero").eval(), batch)
+    assert (zeros[[1, 3]] == 0).all() and (zeros[[0, 2]] != 0).any(1).all()
+    system = small(absent="mean", modality_dropout=0.0)
+    before, _ = filled(system.eval(), batch)
+    assert (before[[1, 3]] == 0).all()  # nothing was seen yet
+    means, _ = filled(system.train(), batch)
+    torch.testing.assert_close(means[1], means[[0, 2]].mean(0))
+    # afterwards it is what it was in training, whoever else is asked about
+    alone, _ = filled(system.eval(), batch.take(torch.tensor([3])))
+    torch.testing.assert_close(alone[0], means[1])
+    assert {"means.total", "means.count"} <= set(system.state_dict())
+
+
+def test_a_running_mean_by_hand():
+    means = RunningMeans(2, 1)
+    means.update(0, torch.tensor([[1.0], [3.0]]))
+    means.update(0, torch.tensor([[7.0]]))
+    means.update(0, torch.zeros(0, 1))
+    assert means.value(0).item() == pytest.approx((0.99 * 4 + 7) / (0.99 * 2 + 1))
+    assert means.value(1).item() == 0
+
+
+def test_the_network_is_told_which_fields_are_there():
+    batch = lacking(lacking(whole(), "note", [1, 3]), "image", [1])
+    _, told = filled(small(absent="zero", availability=True).eval(), batch)
+    assert told.tolist() == [[1, 1, 1], [0, 0, 1], [1, 1, 1], [1, 0, 1]]
+    hidden = small(absent="zero", availability=True, modality_dropout=0.9).train()
+    _, told = filled(hidden, whole())
+    assert (told.sum(1) < 3).any()  # what modality dropout hides is not there either
 
 
 def test_what_is_absent_is_not_encoded(monkeypatch):

@@ -28,6 +28,7 @@ class Arm:
         settings: of the system, where it is not the default.
         options: of the training, beside those of the claim.
         data: if it is trained and scored on other data than the claim's.
+        missing: what is hidden, where it is not what the claim hides.
     """
 
     system: str
@@ -35,6 +36,7 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
+    missing: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Claim:
         differs: how the experiment is smaller than, or other than, the paper's, and why.
         budget: of each run.
         hours: that the full experiment takes on two cores.
+        missing: what is hidden in the rows, as `sensorium.open` takes it.
+        missing_test: what is hidden in test rows instead; None for the same.
         options: of the training, for all arms.
         evaluation: arguments of `Run.evaluate`.
         measure: `module:function`, which is given each run and returns further metrics.
@@ -130,6 +134,8 @@ class Claim:
     hours: float
     shown: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    missing_test: tuple[str, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ""
@@ -145,6 +151,13 @@ class Claim:
         """What an arm is trained and scored on."""
         return arm.data or self.data
 
+    def missing_of(self, arm: Arm) -> dict[str, list[str]]:
+        """What is hidden from an arm: arguments of `sensorium.open`, those that are not the usual."""
+        hidden = {"missing": self.missing if arm.missing is None else arm.missing}
+        if self.missing_test is not None:
+            hidden["missing_test"] = self.missing_test
+        return {n: list(texts) for n, texts in hidden.items() if texts or n == "missing_test"}
+
     @property
     def configuration(self) -> dict[str, Any]:
         """All that decides the result, fit for JSON; a change makes results stale."""
@@ -155,6 +168,7 @@ class Claim:
                     "settings": dict(arm.settings),
                     "options": {**self.options, **arm.options},
                     "data": self.data_of(arm),
+                    **self.missing_of(arm),
                 }
                 for name, arm in self.arms.items()
             },

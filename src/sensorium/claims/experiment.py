@@ -111,7 +111,7 @@ def _small(where: str) -> str:
 
 def _cell(claim: Claim, name: str, seed: int, out: Path, known: Mapping[str, str]) -> Cell:
     arm = claim.arms[name]
-    data = open_data(claim.data_of(arm))
+    data = open_data(claim.data_of(arm), **claim.missing_of(arm))  # type: ignore[arg-type]
     folder = out / "runs" / f"{name.replace(' ', '-')}-seed{seed}"
     spec = {
         "system": arm.system,

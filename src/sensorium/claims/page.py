@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sensorium.claims.base import Claim
 from sensorium.claims.registry import Result, claims, read_result
+from sensorium.data.missing import describe_missing
 from sensorium.report import numbers
 from sensorium.report.plots import Point, interval_plot, standalone
 from sensorium.report.terminal import plain_table
@@ -113,6 +114,8 @@ def _section(claim: Claim, result: Result | None) -> list[str]:
     lines += [f"Source: {claim.source}.", ""]
     task = f"{claim.task} on `{claim.data}`, {claim.budget} a run"
     lines += [f"Experiment: {task}, about {claim.hours:g} hours on two cores.", ""]
+    for name, what in describe_missing(claim.missing_of(next(iter(claim.arms.values())))).items():
+        lines += [f"{name.capitalize()}: `{what}`.", ""]
     if claim.differs:
         lines += ["How it differs from the paper's or is smaller:", ""]
         lines += [*(f"- {text}" for text in claim.differs), ""]

@@ -92,7 +92,8 @@ def fingerprints(claim: Claim) -> dict[str, str]:
     for name, modules in of_systems.items():
         found[f"system {name}"] = _code(map(_file, sorted(modules)))
     if claim.measure:
-        found["measure"] = _code([_file(claim.measure.partition(":")[0])])
+        module = claim.measure.partition(":")[0]
+        found["measure"] = _code(map(_file, sorted(_composed_of(module, "diagnostics"))))
     for where in sorted({claim.data_of(arm) for arm in claim.arms.values()}):
         found[f"data {where}"] = open_data(where).version
     return found | {"core": _core()}
@@ -110,8 +111,8 @@ def _core() -> str:
     return _code(shared)
 
 
-def _composed_of(module: str) -> set[str]:
-    """A system's module, and those of `systems` that it imports, in turn."""
+def _composed_of(module: str, room: str = "systems") -> set[str]:
+    """A module, and those of a room that it imports, in turn."""
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
@@ -122,7 +123,7 @@ def _composed_of(module: str) -> set[str]:
             if isinstance(node, ast.ImportFrom) and node.module:
                 inner = node.module
                 shared = inner.endswith((".base", ".registry"))
-                if inner.startswith("sensorium.systems.") and not shared:
+                if inner.startswith(f"sensorium.{room}.") and not shared:
                     waiting.append(inner)
     return found
 

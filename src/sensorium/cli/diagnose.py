@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sensorium.cli.console import show, show_json
-from sensorium.cli.options import DeviceOption, JsonOption, RunArgument
+from sensorium.cli.options import DeviceOption, JsonOption, MissingNowOption, RunArgument
 
 
 def diagnose(
@@ -21,12 +21,14 @@ def diagnose(
     rows: Annotated[
         int, typer.Option("--rows", metavar="N", min=2, help="How many rows are asked at most.")
     ] = 1000,
+    missing: MissingNowOption = None,
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what each modality contributes, and what its absence or contradiction costs.
 
     The run is asked about test rows with its inputs removed, exchanged between rows, and shuffled.
+    What two inputs tell of the label, each alone or only together, is estimated from the rows.
     Adds a section to the report of the run.
 
     Example: sensorium diagnose runs/late-fusion-visits-seed0
@@ -37,7 +39,7 @@ def diagnose(
     from sensorium.training.run import load
 
     loaded = load(run, device.value if device else None)
-    found = diagnose_run(loaded, data, rows=rows)
+    found = diagnose_run(loaded, data, rows=rows, missing=missing or None)
     page = write_report(run)
     if json:
         show_json(found.content)

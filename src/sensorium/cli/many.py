@@ -15,6 +15,7 @@ from sensorium.cli.options import (
     DataOption,
     DeviceOption,
     MissingOption,
+    MissingTestOption,
     NoSamplesOption,
     PoolOption,
     SchemaOption,
@@ -74,6 +75,7 @@ def compare(
     cache: CacheOption = None,
     split: SplitOption = None,
     missing: MissingOption = None,
+    missing_test: MissingTestOption = None,
     no_samples: NoSamplesOption = False,
 ) -> None:
     """Train and score systems on the same rows under the same budget.
@@ -88,7 +90,7 @@ def compare(
 
     of_system, of_training = read_settings(settings)
     folder = out or Path("runs") / f"compare-{short_name(data)}"
-    opened = open_rows(data, schema, split, missing, samples=not no_samples)
+    opened = open_rows(data, schema, split, missing, missing_test, samples=not no_samples)
     with (
         resumable(f"Stopped. The same command goes on; what is finished is kept in {folder}."),
         TrainingProgress() as progress,

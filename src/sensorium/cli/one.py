@@ -18,7 +18,9 @@ from sensorium.cli.options import (
     Device,
     DeviceOption,
     JsonOption,
+    MissingNowOption,
     MissingOption,
+    MissingTestOption,
     NoSamplesOption,
     PoolOption,
     RunArgument,
@@ -69,6 +71,7 @@ def train(
     cache: CacheOption = None,
     split: SplitOption = None,
     missing: MissingOption = None,
+    missing_test: MissingTestOption = None,
     no_samples: NoSamplesOption = False,
 ) -> None:
     """Train a system on data, and score it on the test rows.
@@ -85,7 +88,7 @@ def train(
     from sensorium.training.run import train as train_run
 
     of_system, of_training = read_settings(settings)
-    opened = open_rows(data, schema, split, missing, samples=not no_samples)
+    opened = open_rows(data, schema, split, missing, missing_test, samples=not no_samples)
     stem = Path(system.rpartition(":")[0] or system).stem
     folder = out or Path("runs") / f"{stem}-{short_name(data)}-seed{seed}"
     with (
@@ -145,6 +148,7 @@ def evaluate(
         str, typer.Option("--split", metavar="NAME", help="Which of its own rows.")
     ] = "test",
     pool: PoolOption = None,
+    missing: MissingNowOption = None,
     device: DeviceOption = None,
     no_samples: NoSamplesOption = False,
     json: JsonOption = False,
@@ -157,7 +161,9 @@ def evaluate(
     from sensorium.training.run import load
 
     loaded = load(run, device.value if device else None)
-    scored = loaded.evaluate(data, split=split, pools=pool, samples=not no_samples)
+    scored = loaded.evaluate(
+        data, split=split, pools=pool, missing=missing or None, samples=not no_samples
+    )
     evaluation = scored.as_dict()
     show_json(evaluation) if json else show(evaluation_table(evaluation))
 

@@ -96,8 +96,25 @@ MissingOption = Annotated[
     typer.Option(
         "--missing",
         metavar="FIELD:RATE",
-        help="Hide a field in a share of the rows; FIELD:RATE:by=COLUMN=VALUE only in rows where a "
-        "column holds a value. Repeatable.",
+        help="Hide a field in a share of the rows; FIELD:RATE:by=COLUMN=VALUE (or !=, <, >) only in "
+        "rows where a column holds such a value. Repeatable.",
+    ),
+]
+MissingTestOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing-test",
+        metavar="FIELD:RATE",
+        help="The same for test rows, instead of --missing; 'none' hides nothing in them.",
+    ),
+]
+MissingNowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing",
+        metavar="FIELD:RATE",
+        help="Hide this in the rows that are asked about, as in `train`, instead of what the run's "
+        "data hide; 'none' hides nothing.",
     ),
 ]
 PoolOption = Annotated[
@@ -126,12 +143,20 @@ def open_rows(
     schema: Path | None = None,
     split: str | None = None,
     missing: Sequence[str] | None = None,
+    missing_test: Sequence[str] | None = None,
     samples: bool = True,
 ) -> Data:
     """The data that the options speak of."""
     from sensorium.data import open_data
 
-    return open_data(where, schema, split=split, missing=missing or (), samples=samples)
+    return open_data(
+        where,
+        schema,
+        split=split,
+        missing=missing or (),
+        missing_test=missing_test or None,
+        samples=samples,
+    )
 
 
 def read_settings(pairs: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, Any]]:

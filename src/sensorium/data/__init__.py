@@ -4,7 +4,7 @@ from sensorium.data.cache import MediaCache
 from sensorium.data.dataset import Data
 from sensorium.data.inspection import Inspection, inspect_data
 from sensorium.data.loader import read_batches, train_batches
-from sensorium.data.missing import Missing, parse_missing
+from sensorium.data.missing import Missing, parse_missing, read_missing
 from sensorium.data.opening import open_data
 from sensorium.data.sheet import contact_sheet
 
@@ -18,5 +18,6 @@ __all__ = [
     "open_data",
     "parse_missing",
     "read_batches",
+    "read_missing",
     "train_batches",
 ]

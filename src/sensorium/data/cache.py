@@ -160,7 +160,7 @@ class MediaCache:
         if found is not None:
             return modality.thaw(*found)
         value = modality.decode(raw, field, view)
-        if content and _is_unchanged(source, state):
+        if value is not None and content and _is_unchanged(source, state):
             array, note = modality.freeze(value)
             with self._waiting() as waiting:
                 waiting.arrays.append((content, asked, np.ascontiguousarray(array), note))

@@ -20,9 +20,8 @@ from sensorium.data.decoding import (
     entries_of,
     field_values,
     is_filled,
-    nothing,
 )
-from sensorium.data.missing import Missing, check_missing
+from sensorium.data.missing import Missing, check_conditions, check_missing, columns_asked, hide
 from sensorium.data.sources import Broken, Expanded, Rows, Source, chunked, spread
 from sensorium.data.tables import fingerprint
 from sensorium.modalities.base import Modality, View, get_modality, is_missing
@@ -30,6 +29,7 @@ from sensorium.types import BadValue, Batch, Fault, Field, Sample, Schema, UserE
 from sensorium.types.names import did_you_mean
 
 _TABLE_ROWS = 200_000
+_MEDIA_ROWS = 1_000  # whose bytes are in memory at once
 _PROBE_ROWS = 256
 
 
@@ -45,6 +45,7 @@ class Data:
         split: how they are split, as written; None for the default.
         seed: of the split and of what is hidden.
         missing: fields that are hidden in some rows.
+        missing_test: in test rows, instead of `missing`; None for the same.
         reasons: why the schema is as it is, by column, where it was guessed.
         new: whether these are new rows for a schema of other data, which may lack columns: the
             label of rows to predict, say. What they lack is absent.
@@ -60,6 +61,7 @@ class Data:
     split: str | None = None
     seed: int = 0
     missing: tuple[Missing, ...] = ()
+    missing_test: tuple[Missing, ...] | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     new: bool = False
     where: str = ""
@@ -122,18 +124,23 @@ class Data:
         recipe: dict[str, Any] = {"where": self.where, "split": self.split, "seed": self.seed}
         if not self.samples:
             recipe["samples"] = False
-        if not self.missing:
+        if not self.missing and self.missing_test is None:
             return recipe
         # What is hidden is said in the names of these fields, which a guess may not give.
         unfitted = [entry.replace(fitted={}) for entry in self.schema]
         schema = self.schema.replace(*unfitted).model_dump(exclude_defaults=True, mode="json")
-        return {**recipe, "schema": schema, "missing": [str(entry) for entry in self.missing]}
+        recipe |= {"schema": schema, "missing": [str(entry) for entry in self.missing]}
+        if self.missing_test is not None:
+            recipe["missing_test"] = [str(entry) for entry in self.missing_test]
+        return recipe
 
     @property
     def version(self) -> str:
         """Changes when the rows, the roles, the split or what is hidden change."""
         schema = self.schema.model_dump_json(exclude={"fields": {"__all__": {"fitted"}}})
         hidden = [str(entry) for entry in self.missing]
+        if self.missing_test is not None:
+            hidden += ["in test rows", *map(str, self.missing_test)]
         return fingerprint(self.table.version, schema, str(self.split), str(self.seed), *hidden)
 
     @property
@@ -170,16 +177,21 @@ class Data:
             where=self.where,
             samples=self.samples,
         )
-        return data.with_missing(*self.missing) if self.missing else data
+        return data.with_missing(*self.missing, test=self.missing_test)
 
-    def with_missing(self, *missing: Missing) -> Data:
+    def with_missing(self, *missing: Missing, test: Iterable[Missing] | None = None) -> Data:
         """The same rows with fields hidden in some of them, in all splits.
+
+        Args:
+            missing: what is hidden, instead of what was.
+            test: what is hidden in test rows, if that is something else.
 
         Raises:
             UserError: a field or column is not there.
         """
-        check_missing(missing, self.schema, self.source.column_names)
-        return replace(self, missing=missing)
+        in_test = None if test is None else tuple(test)
+        check_missing((*missing, *(in_test or ())), self.schema, self.source.column_names)
+        return replace(self, missing=missing, missing_test=in_test)
 
     def without_samples(self) -> Data:
         """The same rows, of which nothing is to be shown."""
@@ -239,17 +251,13 @@ class Data:
         """The raw values of fields: for a table, mappings from column to cell."""
         fields = [self.schema[name] for name in names]
         needed = [column for entry in fields for column in entry.source_columns]
-        hiding = [entry for entry in self.missing if entry.field in names]
-        needed += [entry.column for entry in hiding if entry.column is not None]
+        needed += columns_asked(self, names)
         there = [name for name in dict.fromkeys(needed) if name in self.source.column_names]
         cells = self.source.columns(there, rows)
         cells |= {name: [None] * len(rows) for name in needed if name not in cells}
         root = self.source.root
         values = {entry.name: field_values(entry, cells, root) for entry in fields}
-        for entry in hiding:
-            condition = None if entry.column is None else cells[entry.column]
-            for place in np.flatnonzero(entry.hidden(rows, condition, self.seed)):
-                values[entry.field][place] = nothing(self.schema[entry.field])
+        hide(values, self, rows, cells)
         return values
 
     def texts(self, limit: int) -> Iterator[str]:
@@ -279,16 +287,21 @@ class Data:
         if not len(rows):
             raise UserError(f"{self.name}: there are no training rows")
         used = [entry for entry in self.schema if entry.role != "ignore"]
+        check_conditions(self.missing, self, rows)
+        check_conditions(self.missing_test or (), self, self.rows("test"))
         self._check_present(used, rows)
         learning = [
             entry for entry in used if type(get_modality(entry.modality)).fit is not Modality.fit
         ]
         values: dict[str, list[Any]] = {entry.name: [] for entry in learning}
         scanned = spread(rows, self.source.most_scanned)
+        tables = [entry.name for entry in learning if entry.columns]
+        media = [entry.name for entry in learning if get_modality(entry.modality).cached]
         for entries, chosen in (
             # A class that is overlooked would make its rows unusable; a mean is not missed by much.
-            ([e.name for e in learning if not e.columns], scanned),
-            ([e.name for e in learning if e.columns], spread(scanned, _TABLE_ROWS)),
+            ([e.name for e in learning if e.name not in (*tables, *media)], scanned),
+            (tables, spread(scanned, _TABLE_ROWS)),
+            (media, spread(scanned, _MEDIA_ROWS)),
         ):
             for chunk in chunked(chosen) if entries else ():
                 for name, cells in self.raw(entries, chunk).items():

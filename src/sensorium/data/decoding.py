@@ -14,6 +14,7 @@ from sensorium.data.sources import Broken, Rows, locate
 from sensorium.modalities.augment import augment_sample, place_boxes
 from sensorium.modalities.base import Modality, View, get_modality, is_missing
 from sensorium.modalities.image import ImageView
+from sensorium.modalities.points import PointsView
 from sensorium.types import BadValue, Batch, Entries, Fault, Field, Sample, Schema, draws
 
 
@@ -104,7 +105,9 @@ def decode_rows(
         for name, view in views.items()
     ]
     # Making a generator takes as long as decoding a small picture.
-    augments = any(isinstance(view, ImageView) and view.augment for view in views.values())
+    augments = any(
+        isinstance(view, (ImageView, PointsView)) and view.augment for view in views.values()
+    )
     belong_together = any(field.of is not None for field, *_ in plan)
     samples, faults = [], []
     with nullcontext() if cache is None else cache.together():
@@ -120,8 +123,8 @@ def decode_rows(
                         else cache.get_or_decode(raw, modality, field, view)
                         for raw in entries_of(cells[place], field, modality)
                     ]
-                    if decoded:
-                        values[field.name] = decoded
+                    if there := _without_nothing(decoded, field):
+                        values[field.name] = there
                 at = ""
                 sample = Sample(key, row, values)
                 if belong_together:
@@ -136,6 +139,21 @@ def decode_rows(
                 )
             samples.append(sample)
     return samples, faults
+
+
+def _without_nothing(decoded: list[Any], field: Field) -> list[Any]:
+    """The decoded entries in which there was something of the modality.
+
+    Raises:
+        BadValue: there was in some, and they belong to the entries of another field.
+    """
+    there = [value for value in decoded if value is not None]
+    if field.of is not None and 0 < len(there) < len(decoded):
+        raise BadValue(
+            f"field '{field.name}': nothing in {len(decoded) - len(there)} of {len(decoded)} entries, "
+            f"so that the others would belong to the wrong entries of '{field.of}'"
+        )
+    return there
 
 
 def collate(

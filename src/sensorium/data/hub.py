@@ -142,7 +142,7 @@ def _at(table: pa.Table, path: tuple[str, ...]) -> pa.ChunkedArray:
 def _modality_of(feature: Any) -> str:
     """The modality of a feature that says it."""
     kind = type(_inside_lists(feature)).__name__
-    return {"Image": "image", "Audio": "audio"}.get(kind, "")
+    return {"Image": "image", "Audio": "audio", "Video": "video"}.get(kind, "")
 
 
 def _inside_lists(feature: Any) -> Any:

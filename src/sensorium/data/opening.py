@@ -11,7 +11,7 @@ from typing import Any
 from sensorium.data import folders
 from sensorium.data.dataset import Data
 from sensorium.data.guess import guess_schema
-from sensorium.data.missing import parse_missing
+from sensorium.data.missing import read_missing
 from sensorium.data.sources import Source
 from sensorium.data.tables import TABLE_SUFFIXES
 from sensorium.types import Schema, UserError
@@ -29,6 +29,7 @@ def open_data(
     split: str | None = None,
     seed: int = 0,
     missing: Sequence[str] = (),
+    missing_test: Sequence[str] | None = None,
     cache: Path | None = None,
     new: bool = False,
     samples: bool = True,
@@ -44,7 +45,9 @@ def open_data(
         split: `column:NAME`, `share:0.8,0.1,0.1`, `group:COLUMN`, `time:COLUMN` or `folds:K:I`; if
             None, as the data say, else by share.
         seed: of random splits, and of what is hidden.
-        missing: fields to hide in some rows: `FIELD:RATE` or `FIELD:RATE:by=COLUMN=VALUE`.
+        missing: fields to hide in some rows: `FIELD:RATE` or `FIELD:RATE:by=COLUMN=VALUE` (also
+            `!=`, `<`, `>`).
+        missing_test: what to hide in test rows, instead of `missing`; None for the same.
         cache: the folder for converted tables; that of `datasets` if None.
         new: rows that may lack columns of the schema, such as the label of rows to predict.
         samples: whether rows may be shown; if not, no value, text, picture or name of one gets into
@@ -78,7 +81,8 @@ def open_data(
         where=str(Path(where).expanduser().absolute() if is_path else where),
         samples=samples,
     )
-    return data.with_missing(*map(parse_missing, missing)) if missing else data
+    test = None if missing_test is None else read_missing(missing_test)
+    return data.with_missing(*read_missing(missing), test=test)
 
 
 def open_source(where: str | Path, cache: Path | None = None) -> Source:

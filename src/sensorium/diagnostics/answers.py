@@ -27,7 +27,8 @@ class Answers:
     Attributes:
         field: what is predicted.
         inputs: the fields that the system reads, without those that hang on others.
-        rows: the numbers of the rows that say what is right.
+        prepared: the rows that say what is right, with what the system makes of each once.
+        rows: their numbers.
         truth: what they say.
         content: for each input, numbers that are equal where it, and what hangs on it, is equal.
         num_faults: rows that could not be read.
@@ -54,27 +55,27 @@ class Answers:
         if self.field.name not in whole:
             raise UserError(f"no row has the field '{self.field.name}', which is predicted")
         truth, known = whole[self.field.name].first(whole.size)
-        self._whole = whole.take(known.nonzero().squeeze(1))
+        self.prepared = whole.take(known.nonzero().squeeze(1))
         self.content = {name: found[known.numpy()] for name, found in contents.items()}
         self.truth: Shaped[np.ndarray, "rows ..."] = truth[known].numpy()
-        self.rows = self._whole.index.numpy()
+        self.rows = self.prepared.index.numpy()
         self.num_faults = len(reader.faults)
 
     def present(self, name: str) -> Bool[np.ndarray, " rows"]:
         """Which rows have a field."""
-        return self._whole.present(name).numpy()
+        return self.prepared.present(name).numpy()
 
     def without(self, names: Sequence[str]) -> Float[np.ndarray, "rows outputs"]:
         """Outputs when some inputs, and what hangs on them, are absent in every row."""
-        return self._ask(self._whole.without(*self._families(names)))
+        return self._ask(self.prepared.without(*self._families(names)))
 
     def exchanged(
         self, name: str, partner: Int[np.ndarray, " rows"]
     ) -> Float[np.ndarray, "rows outputs"]:
         """Outputs when each row has an input of another row."""
         family = self._families([name])
-        theirs = self._whole.take(torch.from_numpy(partner)).only(*family)
-        return self._ask(self._whole.without(*family).joined(theirs))
+        theirs = self.prepared.take(torch.from_numpy(partner)).only(*family)
+        return self._ask(self.prepared.without(*family).joined(theirs))
 
     def _contents(self, name: str, batches: Sequence[Batch]) -> Int[np.ndarray, " rows"]:
         """Numbers that are equal where a field, and what hangs on it, is."""

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Int
 
 from sensorium.data import Data
-from sensorium.data.missing import Missing
+from sensorium.data.missing import Missing, with_missing_now
 from sensorium.data.sources import spread
 from sensorium.diagnostics.answers import Answers
+from sensorium.diagnostics.interactions.estimate import interactions
 from sensorium.diagnostics.kinds import kinds_of_rows
 from sensorium.diagnostics.partners import draw_partners
 from sensorium.diagnostics.scoring import Outputs, Score
@@ -47,7 +48,11 @@ class Diagnosis:
 
 
 def diagnose(
-    run: Run | str | Path, data: str | Path | Data | None = None, *, rows: int = ROWS
+    run: Run | str | Path,
+    data: str | Path | Data | None = None,
+    *,
+    rows: int = ROWS,
+    missing: Sequence[str] | None = None,
 ) -> Diagnosis:
     """Ask a run about test rows with modalities removed, exchanged and shuffled.
 
@@ -55,6 +60,7 @@ def diagnose(
         run: finished.
         data: other rows than its own test rows, all of which may be used; the report shows none.
         rows: how many at most, spread over all.
+        missing: what is hidden in these rows, as in `open_data`; None for what the data say.
 
     Raises:
         UserError: there are no rows, or none that says what is right.
@@ -64,16 +70,21 @@ def diagnose(
     chosen = spread(own.rows("test" if data is None else "all"), rows)
     if not len(chosen):
         raise UserError(f"there are no test rows in {own.name}; name some with --data")
+    if missing is not None:
+        own = with_missing_now(own, missing, chosen)
+    asked = own.missing if data is not None or own.missing_test is None else own.missing_test
     run.system.eval()
     if isinstance(run.system, Predicts) and run.info["task"] != Retrieval.name:
         num_examples = NUM_EXAMPLES if data is None and own.samples else 0
-        content = _of_predictions(run, own, chosen, num_examples)
+        training = spread(own.rows("train"), rows) if data is None else None
+        content = _of_predictions(run, own, chosen, training, num_examples)
     else:
         content = _of_retrieval(run, own, chosen)
     content = {
         "task": run.info["task"],
         "data": own.where or own.name,
         "split": "test" if data is None else "all",
+        "hidden": [str(entry) for entry in asked],
         **content,
     }
     write_json(run.folder.diagnosis_file, content)
@@ -88,7 +99,11 @@ def _as_dicts(metrics: Mapping[str, Metric]) -> dict[str, Any]:
 
 
 def _of_predictions(
-    run: Run, data: Data, rows: Int[np.ndarray, " rows"], num_examples: int
+    run: Run,
+    data: Data,
+    rows: Int[np.ndarray, " rows"],
+    training: Int[np.ndarray, " training"] | None,
+    num_examples: int,
 ) -> dict[str, Any]:
     answers = Answers(run, data, rows)
     names = answers.inputs
@@ -106,6 +121,7 @@ def _of_predictions(
     }
     alone = {name: asked[1 << i] for i, name in enumerate(names) if 1 << i in asked}
     kinds = kinds_of_rows(game, asked, names, answers, score.groups, num_examples)
+    importance = _importance(game, asked, names, answers, score)
     return {
         "metric": score.name,
         "rows": len(answers.rows),
@@ -113,7 +129,7 @@ def _of_predictions(
         "fields": names,
         "score": score.metrics({"score": whole})["score"].as_dict(),
         "chance": score.constant(),
-        "importance": _importance(game, asked, names, answers, score),
+        "importance": importance,
         "without": _as_dicts(score.metrics(left_out)),
         "alone": _as_dicts(score.metrics(alone)),
         "missing": {
@@ -123,6 +139,7 @@ def _of_predictions(
         "conflict": _conflicts(answers, whole, score),
         "shuffled": _shuffled(answers, whole, score),
         "kinds": kinds,
+        "interactions": _interactions(run, data, training, answers, asked, importance, score),
     }
 
 
@@ -212,6 +229,28 @@ def _shuffled(answers: Answers, whole: Outputs, score: Score) -> dict[str, Any]:
     return _as_dicts(score.metrics({**outputs, "everything": whole[partner]}))
 
 
+def _interactions(
+    run: Run,
+    data: Data,
+    training: Int[np.ndarray, " training"] | None,
+    answers: Answers,
+    asked: Mapping[int, Outputs],
+    importance: Mapping[str, Any],
+    score: Score,
+) -> dict[str, Any]:
+    """What pairs of inputs tell of the label; clusters are those of training rows, if there are any."""
+    names, overall = answers.inputs, importance["overall"]
+    if len(names) < 2:
+        return {}
+    fitting = answers if training is None else Answers(run, data, training)
+    by_names = {
+        frozenset(name for i, name in enumerate(names) if coalition >> i & 1): outputs
+        for coalition, outputs in asked.items()
+    }
+    order = sorted(names, key=lambda name: -(overall[name]["value"] or 0))
+    return interactions(answers, fitting, order, score.groups, by_names)
+
+
 # ---------------------------------------------------------------------- retrieval
 
 
@@ -225,7 +264,8 @@ def _of_retrieval(run: Run, data: Data, rows: Int[np.ndarray, " rows"]) -> dict[
     without, gain = {}, {}
     for name in hanging:
         family = [Missing(member, 1.0) for member in data.schema.family(name)]
-        hidden = data.with_missing(*data.missing, *family)
+        test = None if data.missing_test is None else (*data.missing_test, *family)
+        hidden = data.with_missing(*data.missing, *family, test=test)
         scores = evaluate_system(run.system, hidden, rows, Retrieval()).scores
         without[name] = scores.metrics[key].as_dict()
         gain[name] = paired_bootstrap(

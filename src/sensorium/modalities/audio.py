@@ -17,6 +17,7 @@ from pydantic import Field as Setting
 from torch import Tensor
 
 from sensorium.modalities.base import Modality, View, is_missing
+from sensorium.modalities.containers import is_container, read_track
 from sensorium.modalities.media import checked, label, share_of_files
 from sensorium.types import BadValue, Field, MissingExtra
 
@@ -44,9 +45,10 @@ class AudioView(View):
 
 
 class Audio(Modality):
-    """Files and bytes that libsndfile reads, and mappings of `array` and `sampling_rate`.
+    """Files and bytes that libsndfile reads, clips, and mappings of `array` and `sampling_rate`.
 
-    Channels are averaged. Whole numbers are scaled to [-1, 1) by the range of their type.
+    Channels are averaged. Whole numbers are scaled to [-1, 1) by the range of their type. Of a clip
+    (MP4, MOV, Matroska, WebM, AVI) the sound is read; a clip that has none is a row without sound.
     """
 
     name = "audio"
@@ -63,17 +65,20 @@ class Audio(Modality):
         share = max(share_of_files(values, self.suffixes), sounds / max(len(cells), 1))
         return 0.98 * share if share > 0.5 else 0.0
 
-    def decode(self, raw: Any, field: Field, view: AudioView) -> Float[np.ndarray, "samples"]:
-        """The first `view.seconds` of a recording, or all of a shorter one.
+    def decode(
+        self, raw: Any, field: Field, view: AudioView
+    ) -> Float[np.ndarray, "samples"] | None:
+        """The first `view.seconds` of a recording, or all of a shorter one; None for a clip without.
 
         Raises:
             BadValue: no recording, a damaged one, no samples, or samples that are not finite.
-            MissingExtra: reading or resampling needs the `audio` extra.
+            MissingExtra: reading or resampling needs the `audio` extra, and clips the `video` extra.
         """
-        if isinstance(raw, Mapping) and raw.get("array") is not None:
-            samples, rate = _from_array(raw, field)
-        else:
-            samples, rate = _from_file(raw, field, view.seconds)
+        is_array = isinstance(raw, Mapping) and raw.get("array") is not None
+        found = _from_array(raw, field) if is_array else _from_file(raw, field, view.seconds)
+        if found is None:
+            return None
+        samples, rate = found
         # Only what is kept, so that a long recording costs no more than a short one.
         samples = samples[: math.ceil(rate * (view.seconds + _MARGIN))]
         if samples.ndim == 2:
@@ -98,11 +103,11 @@ class Audio(Modality):
             real[at, : len(value)] = True
         return torch.from_numpy(out), torch.from_numpy(real)
 
-    def show(self, value: Any, field: Field) -> PIL.Image.Image:
+    def show(self, value: Any, field: Field) -> PIL.Image.Image | str:
         """The wave form; of a raw recording the first ten seconds."""
         if not isinstance(value, np.ndarray):
             value = self.decode(value, field, AudioView(seconds=10.0))
-        return _draw(value)
+        return "no sound" if value is None else _draw(value)
 
 
 _ANY = Field(name="any", modality="audio")
@@ -127,8 +132,10 @@ def _from_array(raw: Mapping[str, Any], field: Field) -> tuple[NDArray[Any], int
     return ((samples.astype(np.float64) - centre) / half).astype(np.float32), int(rate)
 
 
-def _from_file(raw: Any, field: Field, seconds: float) -> tuple[NDArray[Any], int]:
+def _from_file(raw: Any, field: Field, seconds: float) -> tuple[NDArray[Any], int] | None:
     source = checked(raw, field, "a recording")
+    if is_container(source):
+        return read_track(source, field, seconds + _MARGIN, MAX_RATE)
     try:
         import soundfile
     except (ImportError, OSError):  # OSError: its library is not on this machine

@@ -20,6 +20,7 @@ from sensorium.modalities.base import View
 from sensorium.modalities.boxes import is_in_pixels, within_picture
 from sensorium.modalities.image import ImageView, Picture, fit_boxes
 from sensorium.modalities.mirror import mirrored
+from sensorium.modalities.points import PointsView, augmented
 from sensorium.types import BadValue, Field, Sample, Schema
 
 KEPT_AREA = 0.25
@@ -71,13 +72,13 @@ def place_boxes(sample: Sample, schema: Schema, views: Mapping[str, View]) -> Sa
 def augment_sample(
     sample: Sample, schema: Schema, views: Mapping[str, View], rng: np.random.Generator
 ) -> Sample:
-    """The sample with the random changes that the views of its pictures ask for.
+    """The sample with the random changes that the views of its pictures and clouds ask for.
 
-    Boxes, and pictures that are `of` a picture, change with it (the latter without the colours). A
-    flip exchanges words such as "left" and "right" in all texts and names of classes, and moves the
+    Boxes, and pictures and maps that are `of` a picture, change with it (without the colours). A flip
+    exchanges words such as "left" and "right" in all texts and names of classes, and moves the
     spans of those texts. A row is flipped only if all its pictures may be and it stays true: not
-    with several pictures in a field, since texts may speak of their order, and not if a class that
-    says "left" has no opposite.
+    with several pictures in a field, since texts may speak of their order, not with a clip, and not if
+    a class that says "left" has no opposite.
 
     Args:
         sample: decoded, after `place_boxes`.
@@ -92,12 +93,25 @@ def augment_sample(
         view = views.get(field.name)
         if isinstance(view, ImageView) and field.of not in names:
             leading.append((field, view))
-    if not any(view.augment for _, view in leading):
+    clouds: list[tuple[Field, PointsView]] = []
+    for field in schema.find(modality="points"):
+        view_of_points = views.get(field.name)
+        if field.name in sample.values and isinstance(view_of_points, PointsView):
+            clouds.append((field, view_of_points))
+    changes_pictures = any(view.augment for _, view in leading)
+    if not changes_pictures and not any(view.augment for _, view in clouds):
         return sample
     values = dict(sample.values)
+    for field, view_of_points in clouds:
+        values[field.name] = [augmented(v, view_of_points, rng) for v in values[field.name]]
+    if not changes_pictures:
+        return replace(sample, values=values)
+    # Clips, and maps of nothing, stay as they are, so that words must as well.
+    unmoved = [f.name for f in schema.find(modality=("video", "maps")) if f.of not in names]
     flip = rng.random() < 0.5 and all(
         "flip" in view.augment and len(values[field.name]) == 1 for field, view in leading
     )
+    flip = flip and not any(name in values for name in unmoved)
     if flip:
         turned = mirrored(values, schema)
         values, flip = (values, False) if turned is None else (turned, True)
@@ -109,6 +123,11 @@ def augment_sample(
                 continue
             if follower.modality == "image":
                 _change(values, follower.name, [change.without_colours() for change in changes])
+            elif follower.modality == "maps":
+                maps = zip(values[follower.name], changes, strict=True)
+                values[follower.name] = [
+                    replace(value, values=change.map_values(value.values)) for value, change in maps
+                ]
             elif follower.modality == "boxes":
                 boxes = changes[0].boxes(np.stack(values[follower.name]))
                 _put_boxes(values, schema, follower, boxes)
@@ -151,6 +170,16 @@ class _Change:
             levels = ((np.arange(256) - mean) * self.contrast + mean) * self.brightness
             pixels = np.rint(levels).clip(0, 255).astype(np.uint8)[pixels]
         return pixels
+
+    def map_values(
+        self, values: Float[np.ndarray, "size size channels"]
+    ) -> Float[np.ndarray, "size size channels"]:
+        """The changed map; the nearest values, since classes and gaps cannot be mixed."""
+        left, top, right, bottom = self.part
+        share = (np.arange(len(values)) + 0.5) / len(values)
+        rows = ((top + (bottom - top) * share) * len(values)).astype(np.int64)
+        columns = ((left + (right - left) * share) * len(values)).astype(np.int64)
+        return values[rows[:, None], columns[::-1] if self.flip else columns]
 
     def boxes(self, boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 4"]:
         """Where boxes lie in the changed picture, or beside it."""
@@ -206,7 +235,7 @@ def _put_boxes(
 def _entry_by_entry(field: Field, schema: Schema) -> list[Field]:
     """The fields whose entries belong to those of another one by one."""
     if field.modality == "image":
-        return schema.find(of=field.name, modality="image")
+        return schema.find(of=field.name, modality=("image", "maps"))
     names, found = [field.name], []
     for name in names:  # grows while it is walked: what belongs to what belongs to the boxes
         more = [f for f in schema if f.name not in names and name in (f.of, f.options.get("names"))]

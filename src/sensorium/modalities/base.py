@@ -102,6 +102,9 @@ class Modality(ABC):
     def decode(self, raw: Any, field: Field, view: Any) -> Any:
         """One entry, decoded and brought to the size the view asks for.
 
+        None: there is nothing of this modality in it (no sound in a clip); the row then lacks the
+        field, as it does for an empty cell.
+
         Raises:
             BadValue: the value cannot be used; the message says why.
         """
@@ -151,11 +154,16 @@ _BUILT_IN = {
     "image": "sensorium.modalities.image:Image",
     "audio": "sensorium.modalities.audio:Audio",
     "table": "sensorium.modalities.table:Table",
+    "series": "sensorium.modalities.series:Series",
+    "graph": "sensorium.modalities.graph:Graph",
     "boxes": "sensorium.modalities.boxes:Boxes",
     "spans": "sensorium.modalities.boxes:Spans",
     "category": "sensorium.modalities.scalars:Category",
     "categories": "sensorium.modalities.scalars:Categories",
     "number": "sensorium.modalities.scalars:Number",
+    "video": "sensorium.modalities.video:Video",
+    "maps": "sensorium.modalities.maps:Maps",
+    "points": "sensorium.modalities.points:Points",
 }
 
 _ADDED: dict[str, Modality] = {}

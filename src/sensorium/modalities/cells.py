@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from numbers import Real
@@ -35,7 +36,8 @@ def to_number(value: Any, column: str, decimal: str = ".") -> float:
     """
     number = math.nan
     if isinstance(value, (bool, Real, Decimal, np.bool_)):
-        number = float(value)
+        with suppress(OverflowError):  # a whole number of more than 300 digits
+            number = float(value)
     elif isinstance(value, str):
         text = value.strip()
         if decimal == ",":

@@ -122,11 +122,11 @@ class Image(Modality):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if isinstance(raw, PIL.Image.Image):
-                    return _fit(raw, view)
+                    return fit_picture(raw, view)
                 source = checked(raw, field, "a picture")
                 opened = io.BytesIO(source) if isinstance(source, bytes) else source
                 with PIL.Image.open(opened, formats=_FORMATS) as picture:
-                    return _fit(picture, view)
+                    return fit_picture(picture, view)
         except BadValue:
             raise
         except PIL.UnidentifiedImageError:
@@ -185,7 +185,12 @@ def fit_boxes(
 _ANY = Field(name="any", modality="image")
 
 
-def _fit(picture: PIL.Image.Image, view: ImageView) -> Picture:
+def fit_picture(picture: PIL.Image.Image, view: ImageView) -> Picture:
+    """A picture, upright, of the view's size and fit.
+
+    Raises:
+        DecompressionBombError: it has more than `MAX_PIXELS` pixels.
+    """
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise PIL.Image.DecompressionBombError
@@ -195,7 +200,7 @@ def _fit(picture: PIL.Image.Image, view: ImageView) -> Picture:
     picture.draft(None, (2 * size, 2 * size))
     turn = _turn(picture)
     plain = _plain(picture)
-    box, target = _geometry(*plain.size, size, view.fit)
+    box, target = geometry(*plain.size, size, view.fit)
     pixels = _scaled(plain if box == (0, 0, *plain.size) else plain.crop(box), target)
     if turn is not None or target != (size, size):
         plain = PIL.Image.fromarray(pixels)
@@ -230,7 +235,7 @@ def _scaled(
     return pixels
 
 
-def _geometry(
+def geometry(
     width: int, height: int, size: int, fit: Fit
 ) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
     """Which part of a picture is scaled, and to which width and height."""

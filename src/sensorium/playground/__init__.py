@@ -5,22 +5,42 @@ the seed, its number and the parameters: the same bytes on every machine.
 """
 
 from sensorium.playground.attributes import Attributes
-from sensorium.playground.base import PlaygroundView
+from sensorium.playground.base import GeneratedView, PlaygroundView
+from sensorium.playground.graphs import Graphs
 from sensorium.playground.known import Known
+from sensorium.playground.majority import Majority
+from sensorium.playground.maps import Maps
 from sensorium.playground.options import PlaygroundError
 from sensorium.playground.questions import Questions
 from sensorium.playground.regions import Regions
 from sensorium.playground.scenes import Scenes
+from sensorium.playground.series import Series
+from sensorium.playground.shapes import Shapes
 from sensorium.playground.sounds import Sounds
+from sensorium.playground.videos import Videos
 from sensorium.types.names import did_you_mean
 
-_VIEWS: dict[str, type[PlaygroundView]] = {
-    view.name: view for view in (Scenes, Regions, Questions, Attributes, Sounds, Known)
+_VIEWS: dict[str, type[GeneratedView]] = {
+    view.name: view
+    for view in (
+        Scenes,
+        Regions,
+        Questions,
+        Attributes,
+        Sounds,
+        Known,
+        Majority,
+        Series,
+        Graphs,
+        Shapes,
+        Videos,
+        Maps,
+    )
 }
 VIEWS = tuple(_VIEWS)
 
 
-def view(name: str, **parameters: object) -> PlaygroundView:
+def view(name: str, **parameters: object) -> GeneratedView:
     """Open a view of the playground.
 
     Args:

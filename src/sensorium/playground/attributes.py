@@ -78,6 +78,9 @@ class Attributes(PlaygroundView):
     def _facts(self, number: int) -> tuple[bool, bool, bool]:
         return number & 4 > 0, number & 2 > 0, number & 1 > 0
 
+    def _label(self, warm: bool, heavy: bool, rising: bool) -> str:
+        return label_of(warm, heavy, rising)
+
     def _hint(self, purpose: str, split: str, number: int, fact: bool) -> bool:
         """The fact, or its contrary where the hint is wrong."""
         stream = self._stream(f"hint {purpose}", split, number)
@@ -132,6 +135,6 @@ class Attributes(PlaygroundView):
             **cells,
             "sound": {"array": sound, "sampling_rate": RATE},
             **columns,
-            "label": label_of(*facts),
+            "label": self._label(*facts),
             "value": value,
         }

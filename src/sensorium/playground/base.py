@@ -37,7 +37,7 @@ CAPTIONED: dict[str, int | str] = COMMON | {"caption": "short", "unrelated": 10,
 Row = dict[str, Any]
 
 
-class PlaygroundView(ABC):
+class GeneratedView(ABC):
     """One kind of rows of the playground, as a sequence that makes a row when it is asked for.
 
     Rows come in the order train, validation, test. A row depends on the parameters, its split and
@@ -59,12 +59,6 @@ class PlaygroundView(ABC):
         self._counts = [self._number(split) for split in SPLITS]
         self._starts = [sum(self._counts[:number]) for number in range(len(SPLITS))]
         self._seed = self._number("seed")
-        self._size = self._number("size")
-        self._tiles = bool(self._number("tiles"))
-        self._language = str(self.parameters["language"])
-        self._fewest, self._most = span(self.parameters["objects"])
-        self._holdout = Holdout(str(self.parameters["holdout"]), self._number("pictures"))
-        self._holdout.check(self._most)
 
     @property
     @abstractmethod
@@ -118,6 +112,19 @@ class PlaygroundView(ABC):
         The view is not part of it: the same seed shows the same scenes in several views.
         """
         return Stream(f"playground {purpose}", self._seed, SPLITS.index(split), number)
+
+
+class PlaygroundView(GeneratedView):
+    """A view of scenes, in any of the languages."""
+
+    def __init__(self, **parameters: object) -> None:
+        super().__init__(**parameters)
+        self._size = self._number("size")
+        self._tiles = bool(self._number("tiles"))
+        self._language = str(self.parameters["language"])
+        self._fewest, self._most = span(self.parameters["objects"])
+        self._holdout = Holdout(str(self.parameters["holdout"]), self._number("pictures"))
+        self._holdout.check(self._most)
 
     def _scene(self, split: str, number: int) -> Scene:
         """The scene of a row, without special wishes."""

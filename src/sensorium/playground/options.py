@@ -14,8 +14,8 @@ CHOICES = {
     "signal": ("table", "image", "xor", "redundant", "missing", "noise"),
     "holdout": ("scenes", "objects", "combinations"),
 }
-SWITCHES = {"tiles", "masks"}
-PERCENTAGES = {"missing", "unrelated", "noise", "agreement"}
+SWITCHES = {"tiles", "masks", "irregular"}
+PERCENTAGES = {"missing", "unrelated", "noise", "agreement", "depth"}
 RANGES = {"objects", "named"}
 LIMITS = {
     "train": (0, 10**12),
@@ -25,6 +25,13 @@ LIMITS = {
     "seed": (-(2**62), 2**62),
     "jitter": (0, 8),
     "distractors": (1, 20),
+    "frames": (2, 64),
+    "points": (16, 8192),
+    "classes": (2, 36),
+    "unseen": (0, 34),
+    "renders": (1, 12),
+    "samples": (8, 1000),
+    "channels": (1, 16),
 }
 MOST_OBJECTS = 16
 

@@ -18,6 +18,7 @@ RATE = 16000
 LENGTH = RATE // 2
 MOTIF = RATE // 4
 LOUD = 7000
+ONSET = 80
 CYCLE = 4096
 # A pentatonic scale over three octaves, in hundredths of a hertz.
 PITCHES = (
@@ -28,7 +29,7 @@ HARMONICS = 5
 
 
 @lru_cache(maxsize=1)
-def _sine() -> NDArray[np.int64]:
+def sine() -> NDArray[np.int64]:
     """One cycle of a sine between -4096 and 4096."""
     half = CYCLE // 2
     x = np.arange(half, dtype=np.int64)
@@ -43,10 +44,10 @@ def _timbre(stream: Stream) -> list[int]:
 
 def _tone(phase: NDArray[np.int64], timbre: list[int]) -> NDArray[np.int64]:
     """A wave between -`LOUD` and `LOUD`, given its phase in 1/4096 of a cycle."""
-    sine = _sine()
+    cycle = sine()
     wave = np.zeros_like(phase)
     for harmonic, strength in enumerate(timbre, start=1):
-        wave += strength * sine[phase * harmonic % CYCLE]
+        wave += strength * cycle[phase * harmonic % CYCLE]
     return wave * LOUD // (sum(timbre) * CYCLE)
 
 
@@ -99,3 +100,35 @@ def glide(picture: int, rising: bool, percent: int) -> NDArray[np.int16]:
     pitch = low + low * (time if rising else LENGTH - time) // LENGTH
     phase = np.cumsum(pitch) * CYCLE // (100 * RATE)
     return (_faded(_tone(phase, timbre), 80) * percent // 100).astype(np.int16)
+
+
+def following(
+    picture: int, across: tuple[int, int], along: tuple[int, int], size: int, samples: int
+) -> NDArray[np.int16]:
+    """What a thing sounds like that moves on a straight line: one tone in the picture's own timbre.
+
+    It is the higher the higher the thing is (an octave from the lower edge to the upper), and the
+    louder the farther to the right (from a quarter to all of it).
+
+    Args:
+        picture: whose timbre and pitch; those of `glide`.
+        across: the places of its centre at the first and the last moment, from the left.
+        along: the same from the top.
+        size: of the picture, in the unit of the places.
+        samples: how many.
+    """
+    stream = Stream("playground glide " + pictures()[picture].emoji)
+    timbre = _timbre(stream)
+    low = PITCHES[stream.below(10)]
+    time = np.arange(samples, dtype=np.int64)
+    height, place = (
+        (first + (last - first) * time // samples).clip(0, size)
+        for first, last in ((size - along[0], size - along[1]), across)
+    )
+    phase = np.cumsum(low + low * height // size) * CYCLE // (100 * RATE)
+    # Short slopes at both ends, where a sudden step would crack.
+    slope = np.minimum(np.minimum(time, time[::-1]) * 1024 // ONSET, 1024)
+    loud = 256 + 768 * place // size
+    wave = _tone(np.arange(CYCLE), timbre)[phase % CYCLE]
+    sound: NDArray[np.int16] = (wave * slope // 1024 * loud // 1024).astype(np.int16)
+    return sound

@@ -183,6 +183,30 @@ WORDS = {
 }
 
 
+DIRECTIONS = ("left", "right", "up", "down")
+_MOTIONS = {
+    "en": ("{a} moves left", "{a} moves right", "{a} moves up", "{a} moves down"),
+    "de": (
+        "{a} bewegt sich nach links",
+        "{a} bewegt sich nach rechts",
+        "{a} bewegt sich nach oben",
+        "{a} bewegt sich nach unten",
+    ),
+    "id": (
+        "{a} bergerak ke kiri",
+        "{a} bergerak ke kanan",
+        "{a} bergerak ke atas",
+        "{a} bergerak ke bawah",
+    ),
+    "zh": ("{a}向左移动", "{a}向右移动", "{a}向上移动", "{a}向下移动"),
+}
+MOTIONS = {
+    language: dict(zip(DIRECTIONS, templates, strict=True))
+    for language, templates in _MOTIONS.items()
+}
+STILL = {"en": "{a} stands still", "de": "{a} steht still", "id": "{a} diam", "zh": "{a}不动"}
+
+
 class Phrase(NamedTuple):
     """Text and the places where it names things.
 

@@ -157,21 +157,34 @@ class Scene:
         """(size, size, 3): the scene as pixels."""
         ground = bytearray(bytes(_shade(self.background, self.tint)) * self.size**2)
         canvas = np.frombuffer(ground, dtype=np.uint8).reshape(self.size, self.size, 3)
-        margin = tile_margin(self.size)
         for thing in self.things:
-            if thing.tile is not None:
-                left, top, right, bottom = thing.ground(margin)
-                canvas[top:bottom, left:right] = _shade(thing.tile, self.tint)
-            colour, rest = sprite(thing.picture, thing.side)
-            below = canvas[thing.top : thing.bottom, thing.left : thing.right]
-            # An exact, rounded division of (below * rest) by 255 without dividing.
-            through = below * rest
-            through += 128
-            through += through >> 8
-            through >>= 8
-            through += colour
-            below[:] = through
+            self.paint(canvas, thing)
         return canvas
+
+    def paint(self, canvas: NDArray[np.uint8], thing: Thing) -> None:
+        """Lay a thing on a picture of this scene's size; what is beyond its edges is not seen."""
+        if thing.tile is not None:
+            left, top, right, bottom = thing.ground(tile_margin(self.size))
+            canvas[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = _shade(
+                thing.tile, self.tint
+            )
+        colour, rest = sprite(thing.picture, thing.side)
+        if min(thing.left, thing.top) < 0:
+            inside = (slice(max(-thing.top, 0), None), slice(max(-thing.left, 0), None))
+            colour, rest = colour[inside], rest[inside]
+        below = canvas[
+            max(thing.top, 0) : max(thing.bottom, 0), max(thing.left, 0) : max(thing.right, 0)
+        ]
+        if below.shape != colour.shape:
+            inside = (slice(below.shape[0]), slice(below.shape[1]))
+            colour, rest = colour[inside], rest[inside]
+        # An exact, rounded division of (below * rest) by 255 without dividing.
+        through = below * rest
+        through += 128
+        through += through >> 8
+        through >>= 8
+        through += colour
+        below[:] = through
 
     def masks(self) -> NDArray[np.uint8]:
         """(things, size, size): 1 where a thing can be seen, 0 elsewhere."""

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sensorium.data import Data
-from sensorium.report import numbers
+from sensorium.report import interactions, numbers
 from sensorium.report.examples import Answer, answer_cards
 from sensorium.report.plots import Point, interval_plot, share_plot
 from sensorium.report.terminal import plain_table
@@ -53,6 +53,7 @@ def diagnosis_table(content: Content) -> RenderableType:
         parts.append(Text(NO_IMPORTANCE, style="dim"))
     elif content["importance"]["method"] != "exact":
         parts.append(Text(f"importance: {_method(content['importance'])}", style="dim"))
+    parts += [Text(warning, style="yellow") for warning in interactions.warnings(content)]
     return Group(*parts)
 
 
@@ -66,6 +67,8 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
         return view
     view.legend = LEGEND + LEGEND_CONFLICT * bool(content["conflict"])
     view.legend += LEGEND_KINDS * bool(content["kinds"])
+    view.legend += interactions.LEGEND * bool(interactions.grids(content))
+    view.warnings = interactions.warnings(content)
     overall = content["importance"]["overall"]
     order = sorted(overall, key=lambda name: -(overall[name]["value"] or 0))
     points = [
@@ -88,6 +91,8 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
             "Score when an input is absent in a share of the rows",
         )
     )
+    if (plot := interactions.plot(content)) is not None:
+        view.plots.append(plot)
     if data is not None and data.samples:
         view.kinds = _kinds(content, data)
     return view
@@ -99,6 +104,8 @@ def summary(content: Content) -> str:
     is_test = content["split"] == "test"
     rows = numbers.plural(content["rows"], "test row" if is_test else "row")
     rows += "" if is_test else f" of {numbers.data_name(content['data'])}"
+    if hidden := content.get("hidden"):  # diagnoses of earlier versions do not say
+        rows += f", hidden {', '.join(hidden)}"
     if content["set_aside"]:
         rows += f" ({content['set_aside']:,} more could not be read)"
     chance = numbers.metric_value(key, content["chance"])
@@ -175,7 +182,7 @@ def _grids(content: Content) -> list[tuple[str, Grid]]:
             if entry["value"]
         ]
         grids.append(("What rows need", Grid([("rows that are right", ""), ("share", "")], lines)))
-    return grids
+    return grids + interactions.grids(content)
 
 
 def _inputs(content: Content, key: str) -> Grid:

@@ -82,6 +82,24 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A bar of several parts, one after another, and where its end would be known to lie.
+
+    Attributes:
+        name: what stands beside it.
+        parts: names and lengths.
+        low, high: of the line beneath it.
+        whole: how long it could be at most.
+    """
+
+    name: str
+    parts: Sequence[tuple[str, float]]
+    low: float
+    high: float
+    whole: float
+
+
+@dataclass(frozen=True)
 class Curve:
     """One loss of one run over its steps."""
 
@@ -197,6 +215,33 @@ def share_plot(
         axes.set_ylabel(label)
 
     return _drawn(8.4, 2.9, draw)
+
+
+def part_plot(bars: Sequence[Bar], label: str) -> str:
+    """A bar for each of several things, the first on top; its parts have their names above them."""
+    longest = max(bar.whole for bar in bars)
+    colours = (MUTED, ACCENT, INK, GOOD)
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(bars))[::-1]
+        for place, bar in zip(places, bars, strict=True):
+            start = 0.0
+            for (name, length), colour in zip(bar.parts, colours, strict=False):
+                axes.barh(place, length, 0.3, start, color=colour, alpha=0.8, linewidth=0)
+                if length > 0.012 * len(name) * longest:  # there is room for it
+                    at = (start + length / 2, place + 0.15)
+                    _annotate(axes, name, at, (0, 3), "data", color=MUTED, align="center")
+                start += length
+            axes.plot([bar.low, bar.high], [place - 0.24] * 2, color=GOOD, linewidth=1.6)
+            axes.plot([bar.whole] * 2, [place - 0.3, place + 0.2], color=MUTED, linewidth=0.9)
+        axes.set_yticks(places, [_short(bar.name) for bar in bars], color=INK)
+        axes.set_ylim(-0.6, len(bars) - 0.4)
+        axes.set_xlim(0, longest * 1.02)
+        axes.set_xlabel(label)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+
+    return _drawn(8.4, 0.6 + 0.55 * len(bars), draw)
 
 
 def _apart(places: Mapping[str, float], distance: float) -> dict[str, float]:

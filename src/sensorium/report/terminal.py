@@ -52,6 +52,8 @@ def comparison_table(rows: Sequence[Row], summary: Row) -> RenderableType:
             parts.append(line.append(str(row["error"]), style="default"))
     for system, reason in summary["skipped"].items():
         parts.append(Text(f"not compared: {system}: {reason}", style="dim"))
+    for name, what in (rows[0].get("hidden", {}) if rows else {}).items():
+        parts.append(Text(f"{name}: {what}", style="dim"))
     return Group(*parts)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.data import Data
+from sensorium.data.missing import describe_missing
 from sensorium.report import numbers
 from sensorium.report.examples import Answer, Examples, gather_examples
 from sensorium.report.plots import Curve, Point, cost_plot, curve_plot, interval_plot
@@ -59,6 +60,7 @@ class DiagnosisView:
         summary: in a sentence or two.
         note: what the task does not allow.
         legend: what the columns mean.
+        warnings: what is not to be trusted, and why.
         grids: scores of inputs, importance by class, conflicts, kinds of rows; each with its title.
         plots: importance, and scores with absent inputs.
         kinds: rows of each kind, with what was predicted.
@@ -67,6 +69,7 @@ class DiagnosisView:
     summary: str
     note: str = ""
     legend: str = ""
+    warnings: list[str] = field(default_factory=list)
     grids: list[tuple[str, Grid]] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     kinds: list[tuple[str, list[Answer]]] = field(default_factory=list)
@@ -247,8 +250,8 @@ def _facts(**facts: Any) -> list[tuple[str, str]]:
 
 def _recipe(recipe: Entry) -> dict[str, str]:
     """How the rows were split and what was hidden, where that was asked for."""
-    asked = {"split": recipe.get("split"), "hidden": ", ".join(recipe.get("missing", ()))}
-    return {name: value for name, value in asked.items() if value}
+    split = {"split": recipe["split"]} if recipe.get("split") else {}
+    return split | describe_missing(recipe)
 
 
 def _verdict(summary: Entry) -> str:

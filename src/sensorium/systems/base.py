@@ -110,6 +110,10 @@ class System(nn.Module, ABC):
         """Its training recipe."""
         return [Stage()]
 
+    def begin(self, stage: str) -> None:
+        """What changes between stages: called once before a stage, not when a run resumes within it."""
+        return
+
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Its losses on a batch, by name."""
@@ -120,6 +124,10 @@ class System(nn.Module, ABC):
         In pairs, or with some fields absent.
         """
         return batch
+
+    def weights_from(self, start: System) -> dict[str, Tensor]:
+        """The weights of another system by the names they have here, for a run that starts from it."""
+        return start.state_dict()
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """The losses; what wrappers for several processes call."""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from sensorium import __version__
 from sensorium.data import Data, MediaCache, open_data
+from sensorium.data.missing import with_missing_now
 from sensorium.modalities.text import Tokenizer
 from sensorium.systems.base import Size, System, SystemConfig
 from sensorium.systems.registry import get_system
@@ -88,6 +89,7 @@ class Run:
         pools: Sequence[int] | None = None,
         max_rows: int | None = None,
         whole_groups: bool = False,
+        missing: Sequence[str] | None = None,
         cache: MediaCache | None = None,
         samples: bool = True,
     ) -> Evaluation:
@@ -95,7 +97,8 @@ class Run:
 
         Scores on its own test rows are kept in the run folder, with a few rows as examples unless
         `samples` is false or it was trained on data that are not to be shown. `pools`, `max_rows`
-        and `whole_groups` are for retrieval; see `Retrieval`.
+        and `whole_groups` are for retrieval; see `Retrieval`. `missing`, as in `open_data`, hides
+        other fields than the run's data do; such scores are not kept.
         """
         task = get_task(
             self.info["task"], pools=pools, max_rows=max_rows, whole_groups=whole_groups
@@ -110,8 +113,10 @@ class Run:
             raise UserError(f"there are no {split} rows in {own.name}")
         if not samples:
             own = own.without_samples()
+        if missing is not None:
+            own = with_missing_now(own, missing, rows)
         evaluation = evaluate_system(self.system, own, rows, task, cache)
-        if data is None and split == "test":
+        if data is None and split == "test" and missing is None:
             save_evaluation(self.folder, evaluation, split)
         return evaluation
 
@@ -424,7 +429,7 @@ def warm_start(system: System, start: Run) -> None:
     own = system.state_dict()
     fitting = {
         name: value
-        for name, value in start.system.state_dict().items()
+        for name, value in system.weights_from(start.system).items()
         if name in own and own[name].shape == value.shape
     }
     if not fitting:

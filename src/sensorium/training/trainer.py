@@ -98,6 +98,8 @@ class Trainer:
                     # losses of one stage say nothing about those of another
                     self.progress.best_loss, self.progress.stale = None, 0
                     checkpoint = None
+                if checkpoint is None:
+                    self.system.begin(self.stages[number].name)
                 self._run_stage(self.stages[number], checkpoint)
         return self.progress
 

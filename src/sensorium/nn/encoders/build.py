@@ -13,15 +13,20 @@ from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders.audio import AudioEncoder
 from sensorium.nn.encoders.base import Encoded, Encoder
 from sensorium.nn.encoders.colours import ColourEncoder
+from sensorium.nn.encoders.graph import GraphEncoder
 from sensorium.nn.encoders.image import ImageEncoder
+from sensorium.nn.encoders.maps import MapEncoder
+from sensorium.nn.encoders.points import PointNet, PointTransformer
 from sensorium.nn.encoders.scalars import (
     BoxEncoder,
     CategoryEncoder,
     GeneralEncoder,
     NumberEncoder,
 )
+from sensorium.nn.encoders.series import SeriesEncoder
 from sensorium.nn.encoders.table import TableEncoder
 from sensorium.nn.encoders.text import TextEncoder
+from sensorium.nn.encoders.video import VideoEncoder
 from sensorium.types import Field, UserError
 from sensorium.types.names import did_you_mean
 
@@ -30,15 +35,26 @@ OWN: dict[str, type[Encoder]] = {
     "boxes": BoxEncoder,
     "categories": CategoryEncoder,
     "category": CategoryEncoder,
+    "graph": GraphEncoder,
     "image": ImageEncoder,
+    "maps": MapEncoder,
     "number": NumberEncoder,
+    "points": PointTransformer,
+    "series": SeriesEncoder,
     "table": TableEncoder,
     "text": TextEncoder,
+    "video": VideoEncoder,
 }
 """The encoders that come with the library; any other modality gets the general one."""
 
 
+NAMED: dict[str, dict[str, type[Encoder]]] = {
+    "points": {"transformer": PointTransformer, "pointnet": PointNet},
+}
+"""Encoders from scratch among which a spec chooses, by modality."""
+
 COLOURS_WIDTH = 128
+NAMED_WIDTH = 128
 
 
 class PluggedEncoder(Encoder):
@@ -95,7 +111,7 @@ def build_encoder(
         depth: layers of a tower from scratch.
         heads: of its attention.
         spec: `hf:NAME_OR_PATH`, a pretrained tower of `transformers`; `colours`, a control for
-            pictures; None for one from scratch.
+            pictures; `transformer` or `pointnet` for points; None for one from scratch.
         view: what it reads, if not the modality's default; a pretrained tower says so itself.
         tokenizer: for text from scratch, unless the view has one.
         settings: of the modality's own encoder, see there.
@@ -103,14 +119,19 @@ def build_encoder(
     Raises:
         UserError: the spec cannot be read, or is no tower for this modality.
     """
+    own, named = OWN.get(field.modality, GeneralEncoder), NAMED.get(field.modality, {})
+    if spec in named:
+        own, spec, width = named[spec], None, width or NAMED_WIDTH
     if spec is not None:
         kind, _, name = spec.partition(":")
         if spec == "colours":
             modality = get_modality(field.modality)
             return ColourEncoder(field, view or modality.View(), width or COLOURS_WIDTH)
         if kind != "hf" or not name:
+            known = "".join(f"'{other}', " for other in named)
             raise UserError(
-                f"encoder of '{field.name}': expected 'hf:NAME_OR_PATH' or 'colours', not '{spec}'"
+                f"encoder of '{field.name}': expected {known}'hf:NAME_OR_PATH' or 'colours', not "
+                f"'{spec}'"
             )
         from sensorium.nn.pretrained import pretrained_encoder
 
@@ -124,5 +145,4 @@ def build_encoder(
         return PluggedEncoder(plugged, view, width)
     if isinstance(view, TextView) and view.tokenizer is None:
         view = view.model_copy(update={"tokenizer": tokenizer})
-    own = OWN.get(field.modality, GeneralEncoder)
     return own(field, view, width, depth, heads, **settings)  # type: ignore[arg-type,call-arg]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sensorium.modalities.image import ImageView
 from sensorium.nn.blocks import transformer
-from sensorium.nn.encoders.base import Prepared, TransformerEncoder
+from sensorium.nn.encoders.base import Encoded, Prepared, TransformerEncoder
 from sensorium.types import Field, UserError
 
 Triple = tuple[float, float, float]
@@ -42,7 +45,7 @@ class Pixels(nn.Module):
         return images.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
 
 
-def convolutional_stem(width: int, patch: int) -> nn.Sequential:
+def convolutional_stem(width: int, patch: int, channels: int = 3) -> nn.Sequential:
     """Convolutions of stride 2 down to a grid of `patch` x `patch` cells, and a linear map.
 
     A transformer over such features learns from few pictures far sooner than one over plain patches
@@ -51,13 +54,14 @@ def convolutional_stem(width: int, patch: int) -> nn.Sequential:
     Args:
         width: of the result.
         patch: pixels of a cell along each side; a power of two.
+        channels: of what it reads.
     """
     steps = patch.bit_length() - 1
     if 2**steps != patch or not steps:
         raise UserError(f"a convolutional stem needs a patch size of 2, 4, 8, ...; not {patch}")
     widths = [max(16, width >> (steps - 1 - step)) for step in range(steps)]
     layers: list[nn.Module] = []
-    for before, after in zip([3, *widths], widths, strict=False):
+    for before, after in zip([channels, *widths], widths, strict=False):
         layers += [
             nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
             nn.GroupNorm(1, after),
@@ -112,6 +116,7 @@ class ImageEncoder(TransformerEncoder):
         # maximum reached four times the recall of the mean.
         self.pooling = "first" if class_token else "max"
         self.pixels = Pixels(mean, deviation)
+        self.patch = patch
         self.stem: nn.Module = (
             convolutional_stem(width, patch)
             if stem == "conv"
@@ -124,14 +129,45 @@ class ImageEncoder(TransformerEncoder):
         self.layers = transformer(depth, width, heads, activation=activation)
         self.norm = nn.LayerNorm(width)
 
+    def forward(
+        self,
+        values: UInt8[Tensor, "entries rows columns 3"] | Float[Tensor, "entries 3 height wide"],
+        mask: Bool[Tensor, "entries patches"] | None = None,
+        before_layer: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Encoded:
+        """One vector for each token; `before_layer` may change the tokens on their way."""
+        x, _, _ = self.prepare(values, mask)
+        for number, layer in enumerate(self.layers):
+            x = layer(x if before_layer is None else before_layer(number, x))
+        return self.norm(x), None
+
     def prepare(
         self,
-        values: UInt8[Tensor, "entries rows columns 3"],
-        mask: Bool[Tensor, "entries length"] | None,
+        values: UInt8[Tensor, "entries rows columns 3"] | Float[Tensor, "entries 3 height wide"],
+        mask: Bool[Tensor, "entries patches"] | None,
     ) -> Prepared:
-        """A vector for each patch, row by row from the top left, after that of the class token."""
-        patches = self.stem(self.pixels(values)).flatten(2).transpose(1, 2)
+        """A vector for each patch, row by row from the top left, after that of the class token.
+
+        Numbers that are no bytes are taken as they are, and may have any height and width: positions
+        are read between those of the table. Of patches that a mask leaves out, as many in each
+        picture, none is computed.
+        """
+        grid = self.stem(values if values.is_floating_point() else self.pixels(values))
+        patches = grid.flatten(2).transpose(1, 2)
+        patches = patches + self._table(*grid.shape[2:])
+        if mask is not None:
+            patches = patches[mask].view(len(patches), -1, self.width)
         if self.class_token is not None:
-            front = self.class_token.expand(len(patches), 1, -1)
+            front = (self.class_token + self.positions[:1]).expand(len(patches), 1, -1)
             patches = torch.cat([front.to(patches.dtype), patches], 1)
-        return self.norm_before(patches + self.positions), None, None
+        return self.norm_before(patches), None, None
+
+    def _table(self, rows: int, columns: int) -> Float[Tensor, "patches width"]:
+        """The positions of the patches of a grid."""
+        table = self.positions[0 if self.class_token is None else 1 :]
+        side = math.isqrt(len(table))
+        if (rows, columns) == (side, side):
+            return table
+        square = table.T.reshape(1, -1, side, side)
+        resized = F.interpolate(square, (rows, columns), mode="bicubic", antialias=True)
+        return resized[0].flatten(1).T

@@ -120,7 +120,14 @@ class GeneralEncoder(TransformerEncoder):
 
 
 def sine_positions(length: int, width: int) -> Float[Tensor, "length width"]:
+    """Sines and cosines of the places from 0 on."""
+    return sines(torch.arange(length), width)
+
+
+def sines(places: Shaped[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
     """Sines and cosines of falling frequency (Vaswani et al., 2017, section 3.5)."""
-    frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-    angle = torch.arange(length)[:, None] * frequency
-    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width]
+    frequency = torch.exp(
+        torch.arange(0, width, 2, device=places.device) * (-math.log(10000.0) / width)
+    )
+    angle = places.unsqueeze(-1) * frequency
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)[..., :width]

@@ -21,16 +21,16 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from pydantic import Field as Setting
 from torch import Tensor, nn
 
 from sensorium.modalities.base import View
 from sensorium.modalities.image import ImageView
 from sensorium.modalities.text import TextView, Tokenizer
-from sensorium.nn.encoders import Encoder, build_encoder, embed_field, specs_of
+from sensorium.nn.encoders import Encoder, build_encoder, specs_of
 from sensorium.nn.encoders.image import CLIP_DEVIATION, CLIP_MEAN
-from sensorium.nn.heads import UnitProjection
+from sensorium.nn.encoders.tower import Tower
 from sensorium.nn.pooling import Pooling
 from sensorium.objectives.contrastive import Duplicates, Temperature, info_nce, sigmoid_loss
 from sensorium.objectives.duplicates import content_ids
@@ -40,22 +40,6 @@ from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 
 SIDES = ("query", "target")
-
-
-class Side(nn.Module):
-    """One tower with its projection to the shared space."""
-
-    def __init__(self, field: Field, encoder: Encoder, config: DualEncoder.Config) -> None:
-        super().__init__()
-        self.field = field
-        self.pooling: Pooling = encoder.pooling if config.pooling == "auto" else config.pooling
-        self.encoder = encoder
-        self.head = UnitProjection(encoder.width, config.embed_dim)
-
-    def forward(self, batch: Batch) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, "batch"]]:
-        """Unit vectors, and which rows have one."""
-        vectors, present = embed_field(self.encoder, batch, self.field, self.pooling)
-        return self.head(vectors), present
 
 
 @register("dual-encoder")
@@ -136,9 +120,7 @@ class DualEncoder(System):
         super().__init__(config, schema, tokenizer)
         fields = [_side(config, schema, side) for side in SIDES]
         specs = specs_of(fields, config.encoder)
-        self.query, self.target = (
-            Side(field, self.encoder(field, specs[field.name]), config) for field in fields
-        )
+        self.query, self.target = (self.side(field, specs[field.name]) for field in fields)
         self.temperature = Temperature(0.07 if config.loss == "info_nce" else 0.1)
         self.bias = nn.Parameter(torch.tensor(-10.0)) if config.loss == "sigmoid" else None
 
@@ -148,8 +130,13 @@ class DualEncoder(System):
         for side in SIDES:
             _with_role(schema, side)
 
-    def encoder(self, field: Field, spec: str | None) -> Encoder:
+    def side(self, field: Field, spec: str | None) -> Tower:
         """The tower of one side."""
+        pooling = None if self.config.pooling == "auto" else self.config.pooling
+        return Tower(field, self.encoder(field, spec), self.config.embed_dim, pooling=pooling)
+
+    def encoder(self, field: Field, spec: str | None) -> Encoder:
+        """The encoder of one side."""
         c = self.config
         if spec is not None:
             return build_encoder(field, width=None, spec=spec)

@@ -3,36 +3,37 @@
     image    ── encoder ── mean ─┐
     text     ── encoder ── mean ─┤
     table    ── encoder ── mean ─┼─ concatenation ── MLP ── class, classes, number or answer
-    (absent) ── learned vector ──┘
+    (absent) ── a fixed vector ──┘
 
 The baseline for predicting something from whatever a row holds. It reads all fields with the roles
 input, query, target and question, and predicts the one with the role label or answer: a `category`
 (one class), `categories` (each class yes or no), or a `number`, standardised by the training rows.
 
-A field that a row lacks is not encoded; a learned vector stands in its place. So that the network
-meets it also where training rows are complete, fields are hidden at random in training (modality
-dropout; Neverova et al., 2015, arXiv 1501.00102), one always stays. Where a field's absence goes with
-the label in the training rows, the network will use that, as it would use any other feature.
+A field that a row lacks is not encoded; `absent` says what stands in its place: a learned vector,
+zeros, or the mean of the field's vectors in training. With `availability` the MLP is also told which
+fields are there. So that the network meets what stands for an absent field also where training rows
+are complete, fields are hidden at random in training (modality dropout; Neverova et al., 2015, arXiv
+1501.00102), one always stays. Where a field's absence goes with the label in the training rows, the
+network will use that, as it would use any other feature.
 """
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field as Setting
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.modalities.base import View, get_modality
-from sensorium.modalities.image import ImageView
 from sensorium.modalities.scalars import class_names
-from sensorium.modalities.text import TextView, Tokenizer
-from sensorium.nn.encoders import Encoder, build_encoder, embed_field, specs_of
+from sensorium.modalities.text import Tokenizer
+from sensorium.nn.encoders import FieldEncoders
 from sensorium.nn.heads import mlp
 from sensorium.systems.base import System, SystemConfig, register
-from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
+from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 
 READS = ("input", "query", "target", "question")
 ANSWERS = ("label", "answer")
@@ -61,6 +62,9 @@ class LateFusion(System):
             dropout: inside the MLP.
             image_size: pixels of the side of an image.
             max_tokens: the longest text.
+            absent: what stands for a field that a row lacks: a `learned` vector, `zero`, or the
+                `mean` of its vectors in training rows, a running one.
+            availability: whether the MLP is told which fields are there.
             modality_dropout: how often a field is hidden from a training row.
             class_weights: `balanced` weighs each class by the inverse of its number of training
                 rows (for a category).
@@ -74,6 +78,8 @@ class LateFusion(System):
         dropout: float = 0.1
         image_size: int = 64
         max_tokens: int = 64
+        absent: Literal["learned", "zero", "mean"] = "learned"
+        availability: bool = False
         modality_dropout: float = 0.1
         class_weights: Literal["none", "balanced"] = "none"
 
@@ -85,15 +91,29 @@ class LateFusion(System):
         self.check(schema)
         (self.label,) = schema.find(role=ANSWERS)
         self.inputs = schema.find(role=READS)
-        specs = specs_of(self.inputs, config.encoder)
-        self.encoders = nn.ModuleList(
-            [self.encoder(field, specs[field.name]) for field in self.inputs]
+        self.encoders = FieldEncoders(
+            self.inputs,
+            config.encoder,
+            tokenizer,
+            width=config.width,
+            tower_width=config.width,
+            depth=config.depth,
+            heads=config.heads,
+            image_size=config.image_size,
+            max_tokens=config.max_tokens,
         )
-        self.absent = nn.Parameter(torch.randn(len(self.inputs), config.width) * 0.02)
+        num = len(self.inputs)
+        if config.absent == "learned":
+            self.absent = nn.Parameter(torch.randn(num, config.width) * 0.02)
+        elif config.absent == "mean":
+            self.means = RunningMeans(num, config.width)
         is_number = self.label.modality == "number"
         num_outputs = 1 if is_number else len(class_names(self.label))
         self.head = mlp(
-            len(self.inputs) * config.width, num_outputs, config.hidden, dropout=config.dropout
+            num * config.width + num * config.availability,
+            num_outputs,
+            config.hidden,
+            dropout=config.dropout,
         )
         self.register_buffer("class_weight", _class_weight(self.label, config), persistent=False)
 
@@ -114,24 +134,10 @@ class LateFusion(System):
         if not schema.find(role=READS):
             raise UserError(f"late-fusion: no field has a role it reads ({', '.join(READS)})")
 
-    def encoder(self, field: Field, spec: str | None) -> Encoder:
-        """The encoder of one field."""
-        c = self.config
-        view: View | None = None
-        if field.modality == "image":
-            view = ImageView(size=c.image_size)
-        elif field.modality == "text":
-            view = TextView(tokenizer=self.tokenizer, max_tokens=c.max_tokens)
-        return build_encoder(
-            field, width=c.width, depth=c.depth, heads=c.heads, spec=spec, view=view
-        )
-
     def views(self) -> dict[str, View]:
         """What the encoders read, and the label."""
-        views = {self.label.name: get_modality(self.label.modality).View()}
-        for field, encoder in zip(self.inputs, self.encoders, strict=True):
-            views[field.name] = cast(Encoder, encoder).view
-        return views
+        label = get_modality(self.label.modality).View()
+        return {self.label.name: label, **self.encoders.views()}
 
     def stages(self) -> list[Stage]:
         """One stage."""
@@ -139,23 +145,33 @@ class LateFusion(System):
 
     def prepare(self, batch: Batch) -> Batch:
         """Each field as its vector, for rows that are asked about with and without some of them."""
-        vectors = {}
-        for field, encoder in zip(self.inputs, self.encoders, strict=True):
-            vector, present = embed_field(cast(Encoder, encoder), batch, field)
-            rows = present.nonzero().squeeze(1)
-            vectors[field.name] = Entries(vector[rows], rows, torch.zeros_like(rows), embedded=True)
-        return batch.with_fields(**vectors)
+        return self.encoders.prepare(batch)
 
     def logits(self, batch: Batch) -> Float[Tensor, "batch outputs"]:
         """What comes out of the MLP."""
         if self.training and self.config.modality_dropout:
             batch = hide_fields(batch, self.inputs, self.config.modality_dropout)
-        vectors = []
-        for field, encoder, absent in zip(self.inputs, self.encoders, self.absent, strict=True):
-            vector, present = embed_field(cast(Encoder, encoder), batch, field)
-            vectors.append(torch.where(present[:, None], vector, absent))
-        out: Tensor = self.head(torch.cat(vectors, 1))
+        parts, available = [], []
+        for place in range(len(self.inputs)):
+            vector, present = self.encoders.vector(batch, place)
+            parts.append(self._filled(place, vector, present))
+            available.append(present)
+        if self.config.availability:
+            parts.append(torch.stack(available, 1).to(parts[0]))
+        out: Tensor = self.head(torch.cat(parts, 1))
         return out
+
+    def _filled(
+        self, place: int, vector: Float[Tensor, "batch width"], present: Bool[Tensor, "batch"]
+    ) -> Float[Tensor, "batch width"]:
+        """The vectors of a field, with something in their place where it is absent."""
+        if self.config.absent == "zero":
+            return vector  # an absent field's is zero
+        if self.config.absent == "learned":
+            return torch.where(present[:, None], vector, self.absent[place])
+        if self.training:
+            self.means.update(place, vector[present])
+        return torch.where(present[:, None], vector, self.means.value(place))
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """The loss of the rows that have a label."""
@@ -184,6 +200,36 @@ class LateFusion(System):
         if self.label.modality == "categories":
             return torch.sigmoid(logits)
         return torch.softmax(logits, 1)
+
+
+class RunningMeans(nn.Module):
+    """The mean vector of each field over about the last hundred batches of training.
+
+    Not over all of them, since the encoders change; and not over the batch alone, since what a row is
+    told must not depend on the others. As those of batch normalisation, the means belong to a process
+    and are updated by each micro-batch; those of the first process are saved.
+    """
+
+    KEPT = 0.99
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, fields: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(fields, width))
+        self.register_buffer("count", torch.zeros(fields))
+
+    @torch.no_grad()
+    def update(self, place: int, vectors: Float[Tensor, "rows width"]) -> None:
+        """Take the vectors of a batch into account."""
+        if len(vectors):
+            self.total[place].mul_(self.KEPT).add_(vectors.float().sum(0))
+            self.count[place].mul_(self.KEPT).add_(len(vectors))
+
+    def value(self, place: int) -> Float[Tensor, "width"]:
+        """The mean of a field; zero as long as there was none."""
+        return self.total[place] / self.count[place].clamp(min=1)
 
 
 def hide_fields(batch: Batch, fields: list[Field], rate: float) -> Batch:
