@@ -184,7 +184,7 @@ def by_hand(a, b, scale):
 
 
 def test_the_loss_by_hand(data, tokenizer):
-    system = make(data, tokenizer, duplicates="negatives", beta=0.7, theta=0.3).eval()
+    system = make(data, tokenizer, equals_are_negatives=True, beta=0.7, theta=0.3).eval()
     batch = read(system, data)
     whole = batch.take(batch.present("points").nonzero().squeeze(1))
     assert whole.size == 16  # 4 of 12 kinds have no points
@@ -246,7 +246,7 @@ def test_rows_without_a_partner_take_no_part_in_its_term(data, tokenizer):
 def test_without_a_label_the_texts_of_rows_count(data, tokenizer):
     schema = open_data(WHERE).schema
     schema = get_task("retrieval").assign(schema)
-    system = make(data, tokenizer, schema, duplicates="negatives").eval()
+    system = make(data, tokenizer, schema, equals_are_negatives=True).eval()
     assert system.names is None and system.capabilities == {"embed"}
     batch = read(system, data)
     whole = batch.take(batch.present("points").nonzero().squeeze(1))

@@ -1,5 +1,7 @@
 """Flat storage: what is absent has no entries, and rows can be taken, joined and put together."""
 
+import dataclasses
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -88,3 +90,21 @@ def test_draws_belong_to_the_row_not_to_its_place_in_the_batch():
     assert torch.equal(moved, numbers[[2, 0]])
     assert not torch.equal(numbers, batch.uniform("regions", 4))
     assert ((numbers >= 0) & (numbers < 1)).all()
+
+
+def test_one_entry_of_each_row_is_drawn():
+    counts = torch.tensor([3, 0, 1, 2] * 50)
+    row = torch.repeat_interleave(torch.arange(200), counts)
+    item = torch.cat([torch.arange(count) for count in counts])
+    values = row * 10 + item
+    batch = Batch(
+        {"a": Entries(values, row, item)}, [str(n) for n in range(200)], torch.arange(200), 4
+    )
+    drawn = batch.drawn("a")["a"]
+    assert torch.equal(drawn.row, counts.nonzero().squeeze(1))
+    assert torch.equal(drawn.values, drawn.row * 10 + drawn.item)
+    assert set(drawn.item[counts[drawn.row] == 3].tolist()) == {0, 1, 2}
+    part = batch.take(torch.arange(100, 200)).drawn("a")["a"]
+    assert torch.equal(part.item, drawn.item[drawn.row >= 100])  # whatever batch it is in
+    other = dataclasses.replace(batch, seed=5).drawn("a")["a"]
+    assert not torch.equal(other.item, drawn.item)

@@ -13,6 +13,8 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -201,6 +203,17 @@ def get_modality(name: str) -> Modality:
             loaded = point.load()
             return loaded() if isinstance(loaded, type) else loaded  # type: ignore[no-any-return]
     raise UserError(f"unknown modality '{name}'. {did_you_mean(name, modality_names())}")
+
+
+def side_by_side(
+    values: Sequence[Float[np.ndarray, "_ features"]],
+) -> tuple[Float[Tensor, "entries length features"], Bool[Tensor, "entries length"]]:
+    """Sequences filled up to the longest with zeros, and what is no filling."""
+    lengths = np.array([len(value) for value in values])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    out = np.zeros((*real.shape, values[0].shape[1]), dtype=np.float32)
+    out[real] = np.concatenate(values)
+    return torch.from_numpy(out), torch.from_numpy(real)
 
 
 def default_views(fields: Iterable[Field]) -> Mapping[str, View]:

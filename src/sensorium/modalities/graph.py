@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from pydantic import Field as Setting
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, View, is_missing
+from sensorium.modalities.base import Modality, View, is_missing, side_by_side
 from sensorium.modalities.cells import LARGEST, is_number, to_class, to_number
 from sensorium.modalities.graph_cells import CATEGORIES, read_graph
 from sensorium.modalities.scalars import most_frequent, spread
@@ -175,11 +174,7 @@ class Graph(Modality):
         self, values: Sequence[Float[np.ndarray, "_ features"]], field: Field, view: Any
     ) -> tuple[Float[Tensor, "entries rows features"], Bool[Tensor, "entries rows"]]:
         """The tables, filled up to the longest, and which rows are no filling."""
-        lengths = np.array([len(value) for value in values])
-        real = np.arange(lengths.max()) < lengths[:, None]
-        out = np.zeros((*real.shape, values[0].shape[1]), dtype=np.float32)
-        out[real] = np.concatenate(values)
-        return torch.from_numpy(out), torch.from_numpy(real)
+        return side_by_side(values)
 
     def show(self, value: Any, field: Field) -> PIL.Image.Image:
         """Nodes on a circle, in a colour for each class, with lines between them."""

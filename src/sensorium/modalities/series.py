@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from pydantic import Field as Setting
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, View, is_missing
+from sensorium.modalities.base import Modality, View, is_missing, side_by_side
 from sensorium.modalities.cells import LARGEST
 from sensorium.modalities.series_cells import UNITS, averaged, is_file, named_channels, read_series
 from sensorium.types import BadValue, Field, UserError
@@ -164,11 +163,7 @@ class Series(Modality):
         self, values: Sequence[Float[np.ndarray, "_ features"]], field: Field, view: Any
     ) -> tuple[Float[Tensor, "entries samples features"], Bool[Tensor, "entries samples"]]:
         """The series, filled up to the longest, and which samples are no filling."""
-        lengths = np.array([len(value) for value in values])
-        real = np.arange(lengths.max()) < lengths[:, None]
-        out = np.zeros((*real.shape, values[0].shape[1]), dtype=np.float32)
-        out[real] = np.concatenate(values)
-        return torch.from_numpy(out), torch.from_numpy(real)
+        return side_by_side(values)
 
     def show(self, value: Any, field: Field) -> PIL.Image.Image:
         """A line for each channel over time, each between its own smallest and largest value."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sensorium.modalities.base import View
 from sensorium.modalities.text import Tokenizer
-from sensorium.types import Batch, Card, Loss, Schema, Stage, UserError
+from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 from sensorium.types.schema import explain
 
@@ -192,6 +192,33 @@ class Predicts(Protocol):
     def predict(self, batch: Batch) -> Float[Tensor, "batch ..."]:
         """Class probabilities (rows sum to 1), independent ones for several labels, or values."""
         ...
+
+
+def choose_field(
+    system: type[System], schema: Schema, modality: str, name: str, setting: str
+) -> Field:
+    """The field of a name, or the only one of a modality that the system may read.
+
+    Args:
+        system: which asks.
+        schema: of its rows.
+        modality: of the field.
+        name: of the field; empty if there is but one.
+        setting: that gives the name.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    if name:
+        return schema[name]
+    found = schema.find(role=("query", "target", "input"), modality=modality)
+    if len(found) != 1:
+        names = ", ".join(field.name for field in found) or "none"
+        raise UserError(
+            f"{system.name} needs one field of modality {modality}, and these may be read: {names}; "
+            f"choose one with --set {setting}=NAME"
+        )
+    return found[0]
 
 
 SystemClass = TypeVar("SystemClass", bound=type[System])

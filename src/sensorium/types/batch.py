@@ -224,6 +224,14 @@ class Batch:
         partner[order] = order.roll(1)
         return self.without(*names).joined(self.take(partner).only(*names))
 
+    def drawn(self, name: str) -> Batch:
+        """A copy with one of the entries of a field in each row, drawn by seed and row."""
+        entries = self[name]
+        counts = entries.counts(self.size)
+        place = (self.uniform(f"entry of {name}", 1).squeeze(1) * counts).long()
+        at = (counts.cumsum(0) - counts + place)[counts > 0]
+        return self.with_fields(**{name: entries._each(lambda tensor: tensor[at])})
+
     def uniform(self, purpose: str, count: int) -> Float[Tensor, "batch count"]:
         """Numbers in [0, 1) that depend on the seed, the row and the purpose alone.
 

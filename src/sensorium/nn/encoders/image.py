@@ -45,6 +45,15 @@ class Pixels(nn.Module):
         return images.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
 
 
+def check_patches(field: Field, size: int, patch: int) -> None:
+    """Raise a `UserError` if patches do not fill a picture."""
+    if size % patch:
+        raise UserError(
+            f"{field.modality} field '{field.name}': {size} pixels are no multiple of the patch size "
+            f"{patch}; choose another of the two"
+        )
+
+
 def convolutional_stem(width: int, patch: int, channels: int = 3) -> nn.Sequential:
     """Convolutions of stride 2 down to a grid of `patch` x `patch` cells, and a linear map.
 
@@ -107,11 +116,7 @@ class ImageEncoder(TransformerEncoder):
         deviation: Triple = (0.25, 0.25, 0.25),
     ) -> None:
         super().__init__(width, view)
-        if view.size % patch:
-            raise UserError(
-                f"image field '{field.name}': {view.size} pixels are no multiple of the patch size "
-                f"{patch}; choose another of the two"
-            )
+        check_patches(field, view.size, patch)
         # The mean would drown a small thing in what surrounds it: on scenes of two things the
         # maximum reached four times the recall of the mean.
         self.pooling = "first" if class_token else "max"

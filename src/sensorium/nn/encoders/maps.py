@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from sensorium.modalities.maps import MapView, class_numbers, num_channels
 from sensorium.nn.blocks import transformer
 from sensorium.nn.encoders.base import Prepared, TransformerEncoder
-from sensorium.nn.encoders.image import convolutional_stem
-from sensorium.types import Field, UserError
+from sensorium.nn.encoders.image import check_patches, convolutional_stem
+from sensorium.types import Field
 
 CLASS_WIDTH = 8
 
@@ -44,11 +44,7 @@ class MapEncoder(TransformerEncoder):
         activation: str = "gelu",
     ) -> None:
         super().__init__(width, view)
-        if view.size % patch:
-            raise UserError(
-                f"field '{field.name}': {view.size} pixels are no multiple of the patch size {patch}; "
-                "choose another of the two"
-            )
+        check_patches(field, view.size, patch)
         self.pooling = "max"  # for the reason that pictures have
         self.classes: nn.Embedding | None = None
         channels = CLASS_WIDTH

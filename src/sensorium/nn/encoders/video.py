@@ -11,8 +11,8 @@ from sensorium.modalities.video import VideoView
 from sensorium.nn.attention import Attention
 from sensorium.nn.blocks import transformer
 from sensorium.nn.encoders.base import Encoded, Encoder
-from sensorium.nn.encoders.image import Pixels, convolutional_stem
-from sensorium.types import Field, UserError
+from sensorium.nn.encoders.image import Pixels, check_patches, convolutional_stem
+from sensorium.types import Field
 
 
 class TimeAttention(nn.Module):
@@ -81,11 +81,7 @@ class VideoEncoder(Encoder):
         activation: str = "gelu",
     ) -> None:
         super().__init__(width, view)
-        if view.size % patch:
-            raise UserError(
-                f"video field '{field.name}': {view.size} pixels are no multiple of the patch size "
-                f"{patch}; choose another of the two"
-            )
+        check_patches(field, view.size, patch)
         self.pooling = "max"
         self.pixels = Pixels()
         self.stem = convolutional_stem(width, patch)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +14,7 @@ from sensorium.modalities.base import get_modality
 from sensorium.modalities.scalars import class_names
 from sensorium.modalities.text import TextView
 from sensorium.nn.encoders.tower import Tower
-from sensorium.types import Field
+from sensorium.types import Batch, Field
 
 KINDS = (
     *("a photo", "a picture", "an image", "a drawing", "a sketch", "a render"),
@@ -43,7 +43,7 @@ class ClassNames:
     prompts: Sequence[str]
 
     def vectors(self, codes: Sequence[int] | None = None) -> Float[Tensor, "classes width"]:
-        """The mean over prompts and names, each and in the end of length 1.
+        """For each class the mean over prompts and names, each and in the end of length 1.
 
         Args:
             codes: which classes; all if None.
@@ -66,6 +66,26 @@ class ClassNames:
         count = torch.tensor([len(each) for each in names], device=draw.device)
         place = (count.cumsum(0) - count)[which] + (draw * count[which]).long()
         return self._embed([name for each in names for name in each])[place]
+
+    def of_batch(
+        self, batch: Batch, ensemble: bool = True
+    ) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, "batch"]]:
+        """The vectors of the classes of rows, zeros where there is none, and which rows have one.
+
+        Args:
+            batch: with the label.
+            ensemble: whether it is the mean over names and prompts, or a name that is drawn.
+        """
+        present = batch.present(self.label.name)
+        vectors = self.tower.head.weight.new_zeros(batch.size, self.tower.head.out_features)
+        if not bool(present.any()):
+            return vectors, present
+        codes = batch[self.label.name].first(batch.size)[0][present]
+        if ensemble:
+            found = self.of_rows(codes)
+        else:
+            found = self.drawn(codes, batch.uniform("name", 1)[present, 0])
+        return vectors.to(found.dtype).index_put((present.nonzero().squeeze(1),), found), present
 
     def of_rows(self, codes: Int[Tensor, "rows"]) -> Float[Tensor, "rows width"]:
         """The vectors of each row's class."""

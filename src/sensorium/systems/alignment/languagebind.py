@@ -50,7 +50,7 @@ from sensorium.nn.encoders.tower import Tower
 from sensorium.objectives.contrastive import Temperature, info_nce
 from sensorium.objectives.duplicates import content_ids
 from sensorium.systems.alignment.class_names import ClassNames
-from sensorium.systems.base import System, register
+from sensorium.systems.base import System, choose_field, register
 from sensorium.systems.baselines.dual_encoder import DualEncoder
 from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
@@ -81,7 +81,7 @@ class LanguageBind(System):
         """Settings; those of the dual encoder for images (`query`) and language (`target`), and more.
 
         Attributes:
-            query: the image field whose tower others share; the first if empty.
+            query: the image field whose tower others share; the only one if empty.
             target: the text field that all others are bound to; the only one if empty.
             anchor: what is bound to: `language`, or `image` (as ImageBind does), for comparison.
             tune: what a modality changes in the tower it shares: attention in `low_rank` or as a
@@ -127,8 +127,8 @@ class LanguageBind(System):
 
     def __init__(self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(config, schema, tokenizer)
-        image = _chosen(schema, "image", config.query, "query", is_only=False)
-        language = _chosen(schema, "text", config.target, "target", is_only=True)
+        image = choose_field(type(self), schema, "image", config.query, "query")
+        language = choose_field(type(self), schema, "text", config.target, "target")
         shared = config.model_dump(include=set(DualEncoder.Config.model_fields))
         names = {"query": image.name, "target": language.name}
         self.space = DualEncoder(DualEncoder.Config(**shared | names), schema, tokenizer)
@@ -145,9 +145,12 @@ class LanguageBind(System):
 
     @classmethod
     def check(cls, schema: Schema) -> None:
-        """It needs a text and an image among the fields it may read."""
-        _chosen(schema, "image", "", "query", is_only=False)
-        _chosen(schema, "text", "", "target", is_only=False)
+        """It needs an image and a text among the fields it may read."""
+        for modality in ("image", "text"):
+            if not schema.find(role=READS, modality=modality):
+                raise UserError(
+                    f"languagebind needs a field of modality {modality} that it may read"
+                )
 
     def _bind(self, field: Field) -> Tower:
         c, image = self.config, self.space.query
@@ -278,7 +281,9 @@ class LanguageBind(System):
             name: of the model on the hub, or a folder in the same layout.
             schema: with an image and a text, and what is to be bound.
         """
-        space = DualEncoder.from_clip(name, schema)
+        image = choose_field(cls, schema, "image", "", "query").name
+        text = choose_field(cls, schema, "text", "", "target").name
+        space = DualEncoder.from_clip(name, schema, query=image, target=text)
         system = cls(cls.Config(**space.config.model_dump()), schema, space.tokenizer)
         system.space.load_state_dict(space.state_dict())
         return system
@@ -293,19 +298,3 @@ class LanguageBind(System):
 
     def _towers(self) -> list[Tower]:
         return [self.space.target, self.space.query, *self._others()]
-
-
-def _chosen(schema: Schema, modality: str, name: str, setting: str, *, is_only: bool) -> Field:
-    """The field of that name, or the first of the modality."""
-    if name:
-        return schema[name]
-    found = schema.find(role=READS, modality=modality)
-    if not found:
-        raise UserError(f"languagebind needs a field of modality {modality} that it may read")
-    if is_only and len(found) > 1:
-        names = ", ".join(field.name for field in found)
-        raise UserError(
-            f"languagebind: several fields are {modality} ({names}); choose one with "
-            f"--set {setting}=NAME"
-        )
-    return found[0]

@@ -25,7 +25,7 @@ Differs from the paper:
   which the paper takes, is not. With either, leave stage 1 out with `training.stages`.
 - The scale is learned, as the paper says; `freeze_scale` keeps it, as the release does.
 - Rows with the same points, picture or text are not each other's negatives. In a batch of few classes
-  most would be wrong ones. `duplicates=negatives` is the paper's.
+  most would be wrong ones. `equals_are_negatives` is the paper's.
 - Of a cloud with more points than `num_points` a random part is read, the same each time, in place of
   the farthest points: those are chosen in each step anyway, after the augmentation, for the groups.
 - A class with several names (`couch,sofa`) is the mean over all of them; with `ensemble` off one is
@@ -38,7 +38,6 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -57,15 +56,13 @@ from sensorium.nn.encoders.tower import Tower
 from sensorium.objectives.contrastive import info_nce
 from sensorium.objectives.duplicates import content_ids
 from sensorium.systems.alignment.class_names import PROMPTS, ClassNames
-from sensorium.systems.base import System, SystemConfig, register
-from sensorium.systems.baselines.clip_weights import convert, read_clip
+from sensorium.systems.base import System, choose_field, register
 from sensorium.systems.baselines.dual_encoder import DualEncoder
 from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 
 READS = ("query", "target", "input")
 FIRST, SECOND = "image-text", "points"
-OWN = {"encoder", "duplicates"}  # settings that mean something else in the dual encoder
 
 
 @register("ulip")
@@ -82,11 +79,11 @@ class ULIP(System):
         licence="BSD-3-Clause",
     )
 
-    class Config(SystemConfig):
-        """Settings.
+    class Config(DualEncoder.Config):
+        """Settings; those of the dual encoder for images (`query`) and texts (`target`), and more.
 
         Attributes:
-            points: the field of points; the only one if empty. `image` and `text` likewise.
+            points: the field of points; the only one if empty. `query` and `target` likewise.
             encoder: by field or modality: `transformer` or `pointnet` for points, and a pretrained
                 tower for images and texts: `hf:NAME_OR_PATH`.
             num_points: that are read of a cloud.
@@ -100,17 +97,14 @@ class ULIP(System):
             alpha: weight of images with texts in stage 2; `beta`, of points with images; `theta`, of
                 points with texts.
             freeze_scale: whether the scale stays as stage 1 left it.
-            duplicates: rows with the same content are `ignored` as each other's negatives, or not.
+            equals_are_negatives: whether rows with the same content are each other's negatives in stage
+                2 (published).
             prompts: sentences with `{}` for the name of a class.
             ensemble: whether the text of a row is the mean over all prompts and names of its class.
             first_share: the part of the budget for stage 1.
-            width: of the towers of images and texts, and so on; see `dual-encoder`.
         """
 
         points: str = ""
-        image: str = ""
-        text: str = ""
-        encoder: dict[str, str] = Setting(default_factory=dict)
         num_points: int = 256
         points_width: int = 192
         points_depth: int = 4
@@ -124,24 +118,14 @@ class ULIP(System):
         beta: float = Setting(default=1.0, ge=0)
         theta: float = Setting(default=1.0, ge=0)
         freeze_scale: bool = False
-        duplicates: Literal["ignored", "negatives"] = "ignored"
+        equals_are_negatives: bool = False
         prompts: tuple[str, ...] = Setting(
             default=("{}", "picture of {}", "model of {}"), min_length=1
         )
         ensemble: bool = True
         first_share: float = Setting(default=0.4, gt=0, lt=1)
-        width: int = 128
-        depth: int = 3
-        heads: int = 4
-        text_width: int = 0
-        text_depth: int = 2
-        text_heads: int = 0
-        embed_dim: int = 128
         image_size: int = 32
         patch: int = 8
-        max_tokens: int = 64
-        clip: bool = False
-        activation: str = "gelu"
 
         @field_validator("prompts")
         @classmethod
@@ -189,16 +173,17 @@ class ULIP(System):
 
     def __init__(self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(config, schema, tokenizer)
-        names = {"points": config.points, "image": config.image, "text": config.text}
-        fields = [_chosen(schema, modality, name) for modality, name in names.items()]
+        points = choose_field(type(self), schema, "points", config.points, "points")
+        image = choose_field(type(self), schema, "image", config.query, "query")
+        text = choose_field(type(self), schema, "text", config.target, "target")
+        fields = (points, image, text)
         specs = specs_of(fields, config.encoder)
-        points, image, text = fields
         self.points = Tower(points, self._encoder(points, specs[points.name]), config.embed_dim)
         nn.init.normal_(self.points.head.weight, std=config.embed_dim**-0.5)
-        shared = config.model_dump(include=set(DualEncoder.Config.model_fields) - OWN)
+        shared = config.model_dump(include=set(DualEncoder.Config.model_fields))
         towers = {field.name: spec for field in (image, text) if (spec := specs[field.name])}
-        space = DualEncoder.Config(query=image.name, target=text.name, encoder=towers, **shared)
-        self.space = DualEncoder(space, schema, tokenizer)
+        own = {"query": image.name, "target": text.name, "encoder": towers}
+        self.space = DualEncoder(DualEncoder.Config(**shared | own), schema, tokenizer)
         label = next(iter(schema.find(role="label", modality="category")), None)
         self.names: ClassNames | None = None
         if label is not None:
@@ -287,7 +272,7 @@ class ULIP(System):
         partners = batch.present(image) | batch.present(text.name)
         batch = batch.take((batch.present(self.points.field.name) & partners).nonzero().squeeze(1))
         if self.training and image in batch:
-            batch = _with_one_each(batch, image)
+            batch = batch.drawn(image)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             images, has_image = self.space.query(batch)
             texts, has_text = self._texts(batch)
@@ -325,7 +310,7 @@ class ULIP(System):
                 vectors[one][there],
                 vectors[other][there],
                 scale,
-                groups=groups if c.duplicates == "ignored" else None,
+                groups=None if c.equals_are_negatives else groups,
                 gather=True,
             )
             losses[name] = Loss.mean((forth + back) / 2, weight)
@@ -336,17 +321,7 @@ class ULIP(System):
         if self.names is None:
             texts: tuple[Tensor, Tensor] = self.space.target(batch)
             return texts
-        name = self.names.label.name
-        present = batch.present(name)
-        vectors = torch.zeros(batch.size, self.config.embed_dim, device=batch.device)
-        if not bool(present.any()):
-            return vectors, present
-        codes = batch[name].first(batch.size)[0][present]
-        if self.config.ensemble:
-            found = self.names.of_rows(codes)
-        else:
-            found = self.names.drawn(codes, batch.uniform("name", 1)[present, 0])
-        return vectors.to(found.dtype).index_put((present.nonzero().squeeze(1),), found), present
+        return self.names.of_batch(batch, self.config.ensemble)
 
     # ------------------------------------------------------------------ what it can be asked
 
@@ -396,34 +371,10 @@ class ULIP(System):
             schema: with points, an image and a text.
             settings: further ones.
         """
-        found, weights = read_clip(name)
-        system = cls(cls.Config(**{**found, **settings}), schema, Tokenizer.from_hub(name))
-        system.space.load_state_dict(convert(weights, "query"))
+        image = choose_field(cls, schema, "image", "", "query").name
+        text = choose_field(cls, schema, "text", "", "target").name
+        space = DualEncoder.from_clip(name, schema, query=image, target=text)
+        shared = space.config.model_dump() | settings
+        system = cls(cls.Config(**shared), schema, space.tokenizer)
+        system.space.load_state_dict(space.state_dict())
         return system
-
-
-def _with_one_each(batch: Batch, field: str) -> Batch:
-    """The batch with one of the entries of a field in each row, drawn by seed and row."""
-    entries = batch[field]
-    counts = entries.counts(batch.size)
-    there = counts > 0
-    drawn = (batch.uniform("entry", 1).squeeze(1) * counts).long()
-    at = (counts.cumsum(0) - counts + drawn)[there]
-    mask = None if entries.mask is None else entries.mask[at]
-    row, item = entries.row[at], entries.item[at]
-    chosen = replace(entries, values=entries.values[at], row=row, item=item, mask=mask)
-    return batch.with_fields(**{field: chosen})
-
-
-def _chosen(schema: Schema, modality: str, name: str) -> Field:
-    """The field of that name, or the only one of the modality."""
-    if name:
-        return schema[name]
-    found = schema.find(role=READS, modality=modality)
-    if len(found) != 1:
-        names = ", ".join(field.name for field in found) or "none"
-        raise UserError(
-            f"ulip needs one field of modality {modality}, and these may be read: {names}; choose "
-            f"one with --set {modality}=NAME"
-        )
-    return found[0]

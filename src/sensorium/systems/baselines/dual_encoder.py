@@ -205,15 +205,16 @@ class DualEncoder(System):
         return {"contrast": Loss.mean(per_pair)}
 
     @classmethod
-    def from_clip(cls, name: str, schema: Schema) -> Self:
+    def from_clip(cls, name: str, schema: Schema, **settings: Any) -> Self:
         """A system with the weights of a CLIP model, ready to embed.
 
         Args:
             name: of the model on the hub, or a folder in the same layout.
             schema: with an image and a text as query and target, either way round.
+            settings: further ones.
         """
-        settings, weights = read_clip(name)
-        system = cls(cls.Config(**settings), schema, Tokenizer.from_hub(name))
+        found, weights = read_clip(name)
+        system = cls(cls.Config(**{**found, **settings}), schema, Tokenizer.from_hub(name))
         image = "query" if system.query.field.modality == "image" else "target"
         system.load_state_dict(convert(weights, image))
         return system
