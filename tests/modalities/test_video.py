@@ -417,3 +417,9 @@ def test_a_missing_extra_is_named(monkeypatch):
     with pytest.raises(MissingExtra, match=r"sound of clips needs.*sensorium\[video\]"):
         track(PLAIN)
     assert len(decode({"array": np.zeros((2, 4, 4, 3), np.uint8), "fps": 5}).frames) == 2
+
+
+def test_a_damaged_clip_does_not_pass_for_one_without_sound():
+    content = b"RIFF" + (100).to_bytes(4, "little") + b"AVI " + bytes(range(100))
+    with pytest.raises(BadValue, match="neither pictures nor sound"):
+        Audio().decode(content, Field(name="sound", modality="audio"), AudioView())

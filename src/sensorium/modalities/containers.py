@@ -95,6 +95,8 @@ def read_track(
     """
     with opened(source, field, "reading the sound of clips") as container:
         if not container.streams.audio:
+            if not container.streams.video:  # what is damaged must not pass for a silent clip
+                raise bad(source, field, "holds neither pictures nor sound")
             return None
         stream = container.streams.audio[0]
         rate = stream.rate
