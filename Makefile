@@ -20,7 +20,7 @@ test-long: $(VENV)/installed
 	$(BIN)/python -m pytest -m long tests
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests scripts benchmarks
+	$(BIN)/ruff check --no-cache src tests scripts benchmarks
 	$(BIN)/ruff format --check src tests scripts benchmarks
 	$(BIN)/mypy
 	$(BIN)/python scripts/write_docs.py --check

@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
-from commands import FAST, run
 
+from commands import FAST, run
 from sensorium.data import open_data
 from sensorium.report.pictures import show_cell
 from sensorium.training.run import evaluate, load

@@ -12,8 +12,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import soundfile
-from commands import FAST, listing, run
 
+from commands import FAST, listing, run
 from sensorium.data import open_data
 from sensorium.training.folder import RunFolder
 from sensorium.training.run import load, train
