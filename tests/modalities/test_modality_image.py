@@ -313,3 +313,11 @@ def test_far_smaller_pictures_are_nearly_those_of_the_filter_alone():
     wanted = picture.resize((48, 48), PIL.Image.Resampling.BICUBIC)
     found = decode(picture, size=48).pixels
     assert np.abs(found.astype(int) - np.asarray(wanted)).mean() < 1
+
+
+def test_a_bitmap_that_takes_minutes_to_unpack_is_refused_at_once():
+    width, height = 16_580_601, 9
+    header = b"BM" + struct.pack("<IHHI", 270, 0, 0, 54)
+    header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
+    with pytest.raises(BadValue, match="slow to decode"):
+        Image().decode(header + bytes(1024) + b"\x01\x01\x00\x00", FIELD, ImageView(size=8))

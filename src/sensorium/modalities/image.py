@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
@@ -28,6 +29,10 @@ Fit = Literal["squash", "crop", "pad"]
 Augmentation = Literal["crop", "flip", "colour"]
 
 MAX_PIXELS = 178_000_000
+MAX_PIXELS_IN_PYTHON = 10_000_000
+"""Of pictures that Pillow decodes in Python (run-length BMP, wide PPM): a second or two of work."""
+
+TOO_LARGE = f"has more than {MAX_PIXELS} pixels (or {MAX_PIXELS_IN_PYTHON} of a kind that is slow to decode)"
 
 # Bitmaps only: Pillow would also run interpreters on page descriptions.
 _FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000"]
@@ -110,7 +115,7 @@ class Image(Modality):
         """A picture of the view's size.
 
         Raises:
-            BadValue: no picture, a damaged one, or one of more than `MAX_PIXELS` pixels.
+            BadValue: no picture, a damaged one, or one that `check_pixels` refuses.
         """
         if isinstance(raw, np.ndarray):
             if _is_plain(raw) and raw.shape[:2] == (view.size, view.size):
@@ -132,7 +137,7 @@ class Image(Modality):
         except PIL.UnidentifiedImageError:
             reason = kind = "is no picture of a known kind"
         except PIL.Image.DecompressionBombError:
-            reason = kind = f"has more than {MAX_PIXELS} pixels"
+            reason = kind = TOO_LARGE
         except Exception as error:  # decoders of damaged files raise whatever they like
             kind = "cannot be decoded"
             reason = f"{kind}: {error or type(error).__name__}"
@@ -189,11 +194,10 @@ def fit_picture(picture: PIL.Image.Image, view: ImageView) -> Picture:
     """A picture, upright, of the view's size and fit.
 
     Raises:
-        DecompressionBombError: it has more than `MAX_PIXELS` pixels.
+        DecompressionBombError: it has too many pixels.
     """
+    check_pixels(picture)
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise PIL.Image.DecompressionBombError
     size = view.size
     # A JPEG can be decoded at an eighth, a quarter or half its size; twice the target is enough for
     # the filter that follows.
@@ -212,6 +216,16 @@ def fit_picture(picture: PIL.Image.Image, view: ImageView) -> Picture:
         canvas.paste(plain, ((size - plain.width) // 2, (size - plain.height) // 2))
         pixels = np.asarray(canvas)
     return Picture(pixels, width, height)
+
+
+def check_pixels(picture: PIL.Image.Image) -> None:
+    """Raise a `DecompressionBombError` if decoding a picture would take too much memory or time."""
+    in_python = isinstance(picture, PIL.ImageFile.ImageFile) and any(
+        tile.codec_name in PIL.Image.DECODERS for tile in picture.tile
+    )
+    limit = MAX_PIXELS_IN_PYTHON if in_python else MAX_PIXELS
+    if picture.width * picture.height > limit:
+        raise PIL.Image.DecompressionBombError
 
 
 def _scaled(
