@@ -14,7 +14,9 @@ from sensorium.types import Field, Schema
 from sensorium.types.draws import integers
 
 SPLITS = ("train", "validation", "test")
-SCENE_VIEWS = tuple(name for name in VIEWS if isinstance(view(name), PlaygroundView))
+SCENE_VIEWS = tuple(  # a row of albums is many scenes
+    name for name in VIEWS if isinstance(view(name), PlaygroundView) and name != "albums"
+)
 
 
 def digest(rows: list[dict[str, Any]]) -> str:
@@ -28,6 +30,9 @@ def digest(rows: list[dict[str, Any]]) -> str:
             for key in sorted(value):
                 total.update(key.encode())
                 add(value[key])
+        elif isinstance(value, list) and any(isinstance(part, np.ndarray) for part in value):
+            for part in value:
+                add(part)
         else:
             total.update(json.dumps(value, ensure_ascii=False).encode())
 
@@ -57,6 +62,19 @@ DIGESTS = {
     ),
     "playground:attributes": ("23d0528a90af64004ff6918879f08f78266db276dfb2d1d8afb72194f4204186"),
     "playground:majority": ("74dc9af113dab651e59c91720567705b3f7e95480934049db325b731fac67ace"),
+    "playground:dialogues?language=mixed": (
+        "edc5039d85c16f66ff8df7241b0cdbf59d28627aad60f9c95b072e095080ebf7"
+    ),
+    "playground:dialogues?seed=3&objects=3&tiles=1&turns=3-5": (
+        "5ec107ce05f84c4faa08928225f5567660ef4b21578a7642a0c78f14fa42b709"
+    ),
+    "playground:albums": ("e52f334323b2689e0238fb181a77911112eea8325ad9515768d7864fd791a92b"),
+    "playground:albums?language=mixed&holdout=objects&images=12": (
+        "3bd1c39d7dd5ba0eb231d4cb847c47d89b885c25ebe3293ff62ccec542165f06"
+    ),
+    "playground:presence?language=mixed": (
+        "cadb194724532c9234789d18fadcbc6a0c0d7270a24c16b48f9e0f8ef89c795c"
+    ),
     "playground:sounds?objects=1-4": (
         "cf08feec8995bce13efa1b93140639d73da5ab077b07a9e3f9a573c764b39b3c"
     ),
@@ -71,6 +89,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("questions", {"tiles": 1, "holdout": "combinations", "seed": 3}),
     ("attributes", {}),
     ("majority", {}),
+    ("dialogues", {"language": "mixed"}),
+    ("dialogues", {"tiles": 1, "turns": "3-5", "objects": 3, "seed": 3}),
+    ("albums", {}),
+    ("albums", {"images": 12, "language": "mixed", "holdout": "objects"}),
+    ("presence", {"language": "mixed"}),
     ("sounds", {"objects": "1-4"}),
 ]
 

@@ -262,7 +262,7 @@ class Data:
 
     def texts(self, limit: int) -> Iterator[str]:
         """Texts of training rows, spread over them; what the tokenizer learns from."""
-        fields = [f for f in self.schema.find(modality="text") if f.role != "ignore"]
+        fields = [f for f in self.schema if f.role != "ignore" and get_modality(f.modality).written]
         rows = spread(self.rows("train"), limit)
         for chunk in chunked(rows):
             raws = self.raw([entry.name for entry in fields], chunk)
@@ -272,7 +272,7 @@ class Data:
                 for cell in raws[entry.name]:
                     try:
                         values = entries_of(cell, entry, modality)
-                        yield from (modality.decode(value, entry, view) for value in values)
+                        yield from (str(modality.decode(value, entry, view)) for value in values)
                     except BadValue:
                         continue  # the row is set aside, with the reason, when it is its turn
 

@@ -125,6 +125,10 @@ def decode_rows(
                     ]
                     if there := _without_nothing(decoded, field):
                         values[field.name] = there
+                for field, modality, view, _ in plan:
+                    at = field.name
+                    if at in values:
+                        values[at] = modality.check_sample(values[at], field, view, values)
                 at = ""
                 sample = Sample(key, row, values)
                 if belong_together:

@@ -186,7 +186,8 @@ def columns_asked(data: Data, names: Collection[str]) -> list[str]:
     return [
         entry.column
         for entry in (*data.missing, *(data.missing_test or ()))
-        if entry.column is not None and _members(entry, data.schema, names)
+        if entry.column is not None
+        and (_members(entry, data.schema, names) or _parts(entry, data.schema, names))
     ]
 
 
@@ -219,17 +220,30 @@ def _hide(
 ) -> None:
     for entry in missing:
         names = _members(entry, data.schema, values)
-        if not names:
+        parts = _parts(entry, data.schema, values)
+        if not names and not parts:
             continue
         condition = None if entry.column is None else cells[entry.column]
         for place in np.flatnonzero(entry.hidden(rows, condition, data.seed) & where):
             for name in names:
                 values[name][place] = nothing(data.schema[name])
+            for name, columns in parts.items():
+                values[name][place] = {**values[name][place], **dict.fromkeys(columns)}
 
 
 def _members(entry: Missing, schema: Schema, names: Collection[str]) -> list[str]:
     """Those of some fields that an entry hides: the one it names, and what hangs on that."""
     return [name for name in schema.family(entry.field) if name in names]
+
+
+def _parts(entry: Missing, schema: Schema, names: Collection[str]) -> dict[str, set[str]]:
+    """For each of some other fields the columns that an entry hides: what is read twice, say in a
+    conversation that is put together of a text and its answer, is hidden in both.
+    """
+    family = schema.family(entry.field)
+    hidden = {column for name in family for column in schema[name].source_columns}
+    shared = {name: hidden & set(schema[name].columns) for name in names if name not in family}
+    return {name: columns for name, columns in shared.items() if columns}
 
 
 def _among(rows: Rows, others: Rows) -> Bool[NDArray[np.bool_], "rows"]:

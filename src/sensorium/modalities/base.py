@@ -45,6 +45,7 @@ class Modality(ABC):
         suffixes: the file endings it claims, with the dot, in lower case.
         View: what a system may ask of it; the defaults serve any system.
         cached: whether decoded values are slow to make, and worth keeping in the media cache.
+        written: whether a tokenizer reads it; `str` of a decoded value is then what it says.
         options: what a field may set, and to what: a type, or one of some values. None leaves it to
             the modality to complain.
     """
@@ -53,6 +54,7 @@ class Modality(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     View: ClassVar[type[View]] = View
     cached: ClassVar[bool] = False
+    written: ClassVar[bool] = False
     options: ClassVar[Mapping[str, type | tuple[Any, ...]] | None] = None
 
     def check(self, field: Field) -> None:
@@ -111,6 +113,22 @@ class Modality(ABC):
             BadValue: the value cannot be used; the message says why.
         """
 
+    def check_sample(
+        self, values: list[Any], field: Field, view: Any, sample: Mapping[str, Sequence[Any]]
+    ) -> list[Any]:
+        """The decoded entries of a row once more, beside all that the row holds.
+
+        Args:
+            values: the entries of this field.
+            field: this field.
+            view: what is wanted of it.
+            sample: for each field that is present, its decoded entries.
+
+        Raises:
+            BadValue: they do not go together; the message says why.
+        """
+        return values
+
     @abstractmethod
     def collate(
         self, values: Sequence[Any], field: Field, view: Any
@@ -166,6 +184,7 @@ _BUILT_IN = {
     "video": "sensorium.modalities.video:Video",
     "maps": "sensorium.modalities.maps:Maps",
     "points": "sensorium.modalities.points:Points",
+    "conversation": "sensorium.modalities.conversation:Conversations",
 }
 
 _ADDED: dict[str, Modality] = {}

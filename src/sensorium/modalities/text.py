@@ -27,6 +27,8 @@ from sensorium.types import BadValue, Field, UserError
 MAX_CHARACTERS = 100_000
 
 _SPECIALS = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+# What only published tokenizers may have beside these; chat templates speak of them.
+_OTHERS = ("bos", "eos", "unk")
 _BYTES = 256
 
 
@@ -37,8 +39,10 @@ class Tokenizer:
 
     Args:
         backend: the tokenizer, with the post-processor that puts special tokens around a text.
-        specials: the token that stands for `pad`, `cls`, `sep` and (or None) `mask`.
+        specials: the token that stands for `pad`, `cls`, `sep` and (or None) `mask`, and where there
+            is one, for `bos`, `eos` and `unk`.
         literal: whether a special token written in a text is read as plain characters.
+        chat_template: the Jinja template by which turns become one text; None if it has none.
 
     Attributes:
         size: the number of ids.
@@ -46,32 +50,51 @@ class Tokenizer:
         cls_id: begins a text, or would if the tokenizer put one.
         sep_id: ends a text, or would.
         mask_id: stands for a hidden word; None if a published tokenizer has none.
+        end_id: ends what a model writes: `eos`, or `sep` where there is none.
         special_ids: all ids that are no part of a text.
+        special_tokens: how those among them that are tokens are written.
+        chat_template: as given.
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, specials: dict[str, str | None], literal: bool
+        self,
+        backend: tokenizers.Tokenizer,
+        specials: dict[str, str | None],
+        literal: bool,
+        chat_template: str | None = None,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
-        self._setup(backend.to_str(), specials, literal)
+        self._setup(backend.to_str(), specials, literal, chat_template)
 
-    def _setup(self, text: str, specials: dict[str, str | None], literal: bool) -> None:
+    def _setup(
+        self, text: str, specials: dict[str, str | None], literal: bool, chat_template: str | None
+    ) -> None:
         self._text, self._specials, self._literal = text, specials, literal
+        self.chat_template = chat_template
         self._backend = tokenizers.Tokenizer.from_str(text)
         self._limited: dict[int, tokenizers.Tokenizer] = {}
         ids = {}
         for name, token in specials.items():
             ids[name] = None if token is None else self._backend.token_to_id(token)
-            if ids[name] is None and name != "mask":
+            if ids[name] is None and name in ("pad", "cls", "sep"):
                 raise UserError(f"the tokenizer has no token '{token}' to use as {name}")
         self.pad_id, self.cls_id, self.sep_id = (int(ids[n] or 0) for n in ("pad", "cls", "sep"))
         self.mask_id: int | None = ids["mask"]
+        end = ids.get("eos")
+        self.end_id = self.sep_id if end is None else end
         # Ids may have gaps; an embedding table must reach the largest.
         self.size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
         added = self._backend.get_added_tokens_decoder()
         marked = {number for number, token in added.items() if token.special}
         self.special_ids = tuple(sorted(marked | {i for i in ids.values() if i is not None}))
+        self.special_tokens = tuple(added[number].content for number in sorted(marked))
+
+    @property
+    def named_tokens(self) -> dict[str, str]:
+        """What chat templates call the special tokens: `eos_token` and the like."""
+        named = {f"{name}_token": token for name, token in self._specials.items() if token}
+        return {"eos_token": named["sep_token"], **named}
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int) -> Self:
@@ -139,8 +162,13 @@ class Tokenizer:
             "sep": found.sep_token or end,
             "mask": found.mask_token,
         }
+        named = found.special_tokens_map
+        specials |= {n: named[f"{n}_token"] for n in _OTHERS if named.get(f"{n}_token")}
         backend = tokenizers.Tokenizer.from_str(found.backend_tokenizer.to_str())
-        return cls(backend, specials, literal=bool(found.split_special_tokens))
+        template = found.chat_template
+        if isinstance(template, dict):  # several, for tools and the like
+            template = template.get("default")
+        return cls(backend, specials, bool(found.split_special_tokens), template)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer as JSON, in the layout that `transformers` reads too."""
@@ -151,6 +179,8 @@ class Tokenizer:
             **{f"{name}_token": token for name, token in self._specials.items()},
             "split_special_tokens": self._literal,
         }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
@@ -164,18 +194,20 @@ class Tokenizer:
         try:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
             specials = {name: config[f"{name}_token"] for name in _SPECIALS}
+            specials |= {n: config[f"{n}_token"] for n in _OTHERS if f"{n}_token" in config}
             backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            return cls(backend, specials, config["split_special_tokens"])
+            literal, template = config["split_special_tokens"], config.get("chat_template")
+            return cls(backend, specials, literal, template)
         except Exception as error:  # the Rust side raises bare Exceptions
             raise UserError(
                 f"tokenizer in {folder} cannot be read: {type(error).__name__}: {error}. Expected "
                 "tokenizer.json and tokenizer_config.json as `Tokenizer.save` writes them"
             ) from None
 
-    def __getstate__(self) -> tuple[str, dict[str, str | None], bool]:
-        return self._text, self._specials, self._literal
+    def __getstate__(self) -> tuple[str, dict[str, str | None], bool, str | None]:
+        return self._text, self._specials, self._literal, self.chat_template
 
-    def __setstate__(self, state: tuple[str, dict[str, str | None], bool]) -> None:
+    def __setstate__(self, state: tuple[str, dict[str, str | None], bool, str | None]) -> None:
         self._setup(*state)
 
     def __eq__(self, other: object) -> bool:
@@ -206,6 +238,18 @@ class Tokenizer:
         ids, mask = _padded(encodings)
         offsets = np.asarray([encoding.offsets for encoding in encodings], dtype=np.int64)
         return ids, mask, torch.from_numpy(offsets.reshape(*ids.shape, 2))
+
+    def encode_pieces(
+        self, pieces: Sequence[str]
+    ) -> list[tuple[Int[np.ndarray, "length"], Int[np.ndarray, "length 2"]]]:
+        """The ids of pieces of one text, and the characters [start, end) each id stands for.
+
+        Nothing is put around a piece, or cut from it; special tokens written in it are read as such.
+        """
+        return [
+            (np.array(e.ids, dtype=np.int64), np.array(e.offsets, dtype=np.int64).reshape(-1, 2))
+            for e in self._backend.encode_batch(list(pieces), add_special_tokens=False)
+        ]
 
     def decode(self, ids: Sequence[int] | Int[Tensor, "length"]) -> str:
         """The text of ids, special ones left out."""
@@ -264,6 +308,7 @@ class Text(Modality):
     name = "text"
     suffixes = (".txt", ".md")
     View = TextView
+    written = True
     options = MappingProxyType({"path": bool, "language": LANGUAGES})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:

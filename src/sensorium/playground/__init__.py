@@ -4,13 +4,16 @@
 the seed, its number and the parameters: the same bytes on every machine.
 """
 
+from sensorium.playground.albums import Albums
 from sensorium.playground.attributes import Attributes
 from sensorium.playground.base import GeneratedView, PlaygroundView
+from sensorium.playground.dialogues import Dialogues
 from sensorium.playground.graphs import Graphs
 from sensorium.playground.known import Known
 from sensorium.playground.majority import Majority
 from sensorium.playground.maps import Maps
 from sensorium.playground.options import PlaygroundError
+from sensorium.playground.presence import Presence
 from sensorium.playground.questions import Questions
 from sensorium.playground.regions import Regions
 from sensorium.playground.scenes import Scenes
@@ -35,6 +38,9 @@ _VIEWS: dict[str, type[GeneratedView]] = {
         Shapes,
         Videos,
         Maps,
+        Dialogues,
+        Albums,
+        Presence,
     )
 }
 VIEWS = tuple(_VIEWS)

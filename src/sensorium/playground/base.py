@@ -120,9 +120,9 @@ class PlaygroundView(GeneratedView):
     def __init__(self, **parameters: object) -> None:
         super().__init__(**parameters)
         self._size = self._number("size")
-        self._tiles = bool(self._number("tiles"))
+        self._tiles = bool(self.parameters.get("tiles", 0))
         self._language = str(self.parameters["language"])
-        self._fewest, self._most = span(self.parameters["objects"])
+        self._fewest, self._most = span(self.parameters.get("objects", 1))
         self._holdout = Holdout(str(self.parameters["holdout"]), self._number("pictures"))
         self._holdout.check(self._most)
 

@@ -16,7 +16,7 @@ CHOICES = {
 }
 SWITCHES = {"tiles", "masks", "irregular"}
 PERCENTAGES = {"missing", "unrelated", "noise", "agreement", "depth"}
-RANGES = {"objects", "named"}
+RANGES = {"objects", "named", "turns"}
 LIMITS = {
     "train": (0, 10**12),
     "validation": (0, 10**12),
@@ -32,6 +32,7 @@ LIMITS = {
     "renders": (1, 12),
     "samples": (8, 1000),
     "channels": (1, 16),
+    "images": (1, 60),
 }
 MOST_OBJECTS = 16
 

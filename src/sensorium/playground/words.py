@@ -206,6 +206,25 @@ MOTIONS = {
 }
 STILL = {"en": "{a} stands still", "de": "{a} steht still", "id": "{a} diam", "zh": "{a}不动"}
 
+DESCRIBE = {
+    "en": "describe the picture.",
+    "de": "beschreibe das Bild.",
+    "id": "jelaskan gambar ini.",
+    "zh": "描述这张图片。",
+}
+SHOWN_IN = {
+    "en": "what is in picture {n}?",
+    "de": "was ist auf Bild {n}?",
+    "id": "apa yang ada di gambar {n}?",
+    "zh": "第{n}张图片里有什么？",
+}
+TAKEN_BY = {
+    "en": "who took picture {n}?",
+    "de": "von wem ist Bild {n}?",
+    "id": "siapa yang memotret gambar {n}?",
+    "zh": "第{n}张图片是谁拍的？",
+}
+
 
 class Phrase(NamedTuple):
     """Text and the places where it names things.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_NUMBERS: dict[str, int] = {}
+# The parts of a conversation are numbered where it is read, which may be in a process of its own; so
+# their numbers must not depend on what else was numbered before.
+_NUMBERS: dict[str, int] = {"prompt": 0, "question": 1, "answer": 2}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
