@@ -129,12 +129,22 @@ def within(modality: str | None = None, **ids: int | str) -> Rule:
 
 def sees(query_modality: str, modality: str | None = None, **ids: int | str) -> Rule:
     """Tokens of one modality see a group of others: `sees("image", part="question")`."""
-    asking = number_of(query_modality)
-    wanted = _groups(modality, ids)
-    return Rule(
-        lambda q, k: (q["modality"] == asking) & _is(k, wanted),
-        frozenset(wanted) | {"modality"},
+    return between({"modality": query_modality}, {"modality": modality, **ids})
+
+
+def between(asking: Mapping[str, int | str], seen: Mapping[str, int | str | None]) -> Rule:
+    """Tokens of one group see those of another: `between({"part": "media"}, {"part": "question"})`.
+
+    A group of no ids is that of all tokens; one of the two must have some.
+    """
+    query, key = (
+        _groups(None, {n: v for n, v in g.items() if v is not None}) for g in (asking, seen)
     )
+    if not query:
+        return Rule(lambda q, k: _is(k, key), frozenset(key))
+    if not key:
+        return Rule(lambda q, k: _is(q, query), frozenset(query))
+    return Rule(lambda q, k: _is(q, query) & _is(k, key), frozenset((*query, *key)))
 
 
 def prefix(part: str) -> Rule:

@@ -6,12 +6,11 @@ of it comes from the files beside the weights. Weights must be safetensors; pick
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +20,8 @@ from sensorium.modalities.image import Fit, ImageView
 from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders.base import Encoded, Encoder
 from sensorium.nn.encoders.image import Pixels
+from sensorium.nn.hub import hub_errors, layers_of
+from sensorium.nn.pooling import pool
 from sensorium.types import Field, UserError
 
 _READS = {
@@ -65,22 +66,10 @@ def pretrained_encoder(name: str, field: Field, width: int | None) -> Encoder:
 def _load(name: str) -> Any:
     from transformers import AutoModel
 
-    with _errors(f"encoder hf:{name} cannot be loaded", "config.json and model.safetensors"):
+    with hub_errors(f"encoder hf:{name} cannot be loaded", "config.json and model.safetensors"):
         return AutoModel.from_pretrained(
             name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
-
-
-@contextmanager
-def _errors(problem: str, files: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(
-            f"{problem}: {reason}. Expected a name on the hub, or a folder with {files} (weights as "
-            "safetensors; pickles are refused)"
-        ) from None
 
 
 def _tower(model: Any, name: str, field: Field) -> Any:
@@ -114,6 +103,31 @@ class Pretrained(Encoder):
         super().__init__(width or hidden, view)
         self.tower = tower
         self.project = nn.Identity() if self.width == hidden else nn.Linear(hidden, self.width)
+
+    def each_level(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None,
+        number: int,
+    ) -> list[Float[Tensor, "entries width"]]:
+        """One vector for each entry after each of the last layers, from shallow to deep."""
+        layers = layers_of(self.tower)
+        if number > len(layers):
+            raise UserError(f"{number} levels of an encoder that has {len(layers)} layers")
+        states: list[Tensor] = []
+
+        def keep(_: Any, __: Any, output: Any) -> None:
+            states.append(output[0] if isinstance(output, tuple) else output)
+
+        handles = [layer.register_forward_hook(keep) for layer in layers[len(layers) - number :]]
+        try:
+            _, real = self(values, mask)
+        finally:
+            for handle in handles:
+                handle.remove()
+        norms = [child for child in self.tower.children() if isinstance(child, nn.LayerNorm)]
+        norm = norms[-1] if norms else nn.Identity()
+        return [pool(self.project(norm(state)), real, self.pooling) for state in states]
 
 
 class PretrainedText(Pretrained):
@@ -159,7 +173,7 @@ class PretrainedImage(Pretrained):
     def __init__(self, tower: Any, name: str, width: int | None) -> None:
         from transformers import ImageProcessingMixin
 
-        with _errors(f"encoder hf:{name} does not say how it reads", "preprocessor_config.json"):
+        with hub_errors(f"encoder hf:{name} does not say how it reads", "preprocessor_config.json"):
             settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
             cropped = settings.get("do_center_crop", False)
             size, fit = _size(settings["crop_size"] if cropped else settings["size"])
@@ -214,7 +228,7 @@ class PretrainedAudio(Pretrained):
     def __init__(self, tower: Any, name: str, width: int | None) -> None:
         from transformers import AutoFeatureExtractor
 
-        with _errors(f"encoder hf:{name} does not say how it reads", "preprocessor_config.json"):
+        with hub_errors(f"encoder hf:{name} does not say how it reads", "preprocessor_config.json"):
             self.extractor = AutoFeatureExtractor.from_pretrained(name)
         seconds = getattr(self.extractor, "chunk_length", None) or SECONDS
         rate = self.extractor.sampling_rate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -138,3 +138,135 @@ def _ids(item: Tensor, position: Tensor, modality: str) -> dict[str, Tensor]:
         "item": item,
         "position": position,
     }
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """Vectors of a field's entries, each to be put where a text has a placeholder for it.
+
+    Attributes:
+        modality: of the field.
+        values: the vectors of each entry.
+        mask: which of them are real; None if all are.
+        row: the row of the batch each entry belongs to, ascending.
+        item: its place among the entries of the row.
+    """
+
+    modality: str
+    values: Float[Tensor, "entries length width"]
+    mask: Bool[Tensor, "entries length"] | None
+    row: Int[Tensor, "entries"]
+    item: Int[Tensor, "entries"]
+
+
+def splice(text: Tokens, words: Int[Tensor, "batch length"], streams: Sequence[Inserted]) -> Tokens:
+    """Put each entry's vectors at its placeholder.
+
+    The j-th placeholder of a stream in a row is that of its j-th entry. In a row that has no entry of
+    a stream at all, its placeholders vanish. The vectors of an entry take over the ids of the
+    placeholder, but for `modality` and `item`, and `part`, which is "media". Positions count anew.
+
+    Args:
+        text: vectors and ids of the words; what stands at a placeholder is not looked at.
+        words: their numbers; that of a placeholder of the k-th stream is -1 - k.
+        streams: what is put in.
+
+    Raises:
+        ValueError: a row has other numbers of placeholders and of entries.
+    """
+    real = text.mask
+    size = (real & (words >= 0)).long()
+    places = []
+    for number, stream in enumerate(streams):
+        is_place = (words == -1 - number) & real
+        entries = torch.bincount(stream.row, minlength=len(words))
+        is_place &= (entries > 0)[:, None]
+        if bool((is_place.sum(1) != entries).any()):
+            row = int((is_place.sum(1) != entries).nonzero()[0])
+            raise ValueError(
+                f"row {row} has {int(is_place[row].sum())} placeholders for {int(entries[row])} "
+                f"entries of modality {stream.modality}"
+            )
+        lengths = _lengths(stream)
+        size[is_place] = lengths
+        places.append(is_place)
+    ends = size.cumsum(1)
+    start = ends - size
+    total = int(ends[:, -1].max()) if words.numel() else 0
+    is_word = real & (words >= 0)
+    rows, at = is_word.nonzero(as_tuple=True)
+    values = text.values.new_zeros(len(words), total, text.values.shape[2])
+    where = (rows, start[rows, at])
+    values = values.index_put(where, text.values[rows, at])
+    names = dict.fromkeys((*text.ids, "modality", "item", "part"))
+    ids = {
+        name: torch.zeros(values.shape[:2], dtype=torch.long, device=real.device) for name in names
+    }
+    for name in names:
+        ids[name][where] = text.id(name)[rows, at]
+    ids["modality"][where] = number_of("text")
+    for stream, is_place in zip(streams, places, strict=True):
+        rows, at = is_place.nonzero(as_tuple=True)
+        lengths = _lengths(stream)
+        entry = torch.repeat_interleave(torch.arange(len(rows), device=real.device), lengths)
+        within = torch.arange(len(entry), device=real.device) - (lengths.cumsum(0) - lengths)[entry]
+        where = (rows[entry], start[rows, at][entry] + within)
+        kept = stream.values.flatten(0, 1) if stream.mask is None else stream.values[stream.mask]
+        values = values.index_put(where, kept.to(values.dtype))
+        for name in names:
+            ids[name][where] = text.id(name)[rows, at][entry]
+        ids["modality"][where] = number_of(stream.modality)
+        ids["item"][where] = stream.item[entry]
+        ids["part"][where] = number_of("media")
+    place = torch.arange(total, device=real.device).expand(len(words), total)
+    return Tokens(values, place < ends[:, -1:], {**ids, "position": place})
+
+
+def _lengths(stream: Inserted) -> Int[Tensor, "entries"]:
+    if stream.mask is not None:
+        return stream.mask.sum(1)
+    return torch.full_like(stream.row, stream.values.shape[1])
+
+
+def packed_rows(tokens: Tokens, capacity: int) -> tuple[Tokens, Int[Tensor, "batch tokens"]]:
+    """Rows of a batch one behind another, so that little of what is computed is padding.
+
+    Each row keeps its positions and gets an id `sample` of its own (from 1 on); under the rule `packed`
+    rows do not see each other.
+
+    Args:
+        tokens: rows of any lengths.
+        capacity: the longest packed row; a longer row stands alone.
+
+    Returns:
+        The packed rows, and for each token of the original its place among all of theirs, flattened
+        (0 for padding).
+    """
+    lengths = tokens.mask.sum(1).tolist()
+    room: list[int] = []
+    target, offset = [0] * len(lengths), [0] * len(lengths)
+    longest = max(capacity, *lengths) if lengths else capacity
+    # first fit, the longest first: few bins, and the same for the same lengths
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        bin_number = next((b for b, used in enumerate(room) if used + lengths[row] <= longest), -1)
+        if bin_number < 0:
+            bin_number = len(room)
+            room.append(0)
+        target[row], offset[row] = bin_number, room[bin_number]
+        room[bin_number] += lengths[row]
+    device, width = tokens.mask.device, max(room, default=0)
+    rows, at = tokens.mask.nonzero(as_tuple=True)
+    within = tokens.mask.long().cumsum(1)[rows, at] - 1
+    to_row = torch.tensor(target, device=device)[rows]
+    to_place = torch.tensor(offset, device=device)[rows] + within
+    values = tokens.values.new_zeros(len(room), width, tokens.values.shape[2])
+    values = values.index_put((to_row, to_place), tokens.values[rows, at])
+    mask = torch.zeros(len(room), width, dtype=torch.bool, device=device)
+    mask[to_row, to_place] = True
+    ids = {}
+    for name in (*tokens.ids, "sample"):
+        ids[name] = torch.zeros(mask.shape, dtype=torch.long, device=device)
+        ids[name][to_row, to_place] = rows + 1 if name == "sample" else tokens.id(name)[rows, at]
+    places = torch.zeros(tokens.mask.shape, dtype=torch.long, device=device)
+    places[rows, at] = to_row * width + to_place
+    return Tokens(values, mask, ids), places

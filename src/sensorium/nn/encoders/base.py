@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sensorium.modalities.base import View
 from sensorium.nn.blocks import Layers
 from sensorium.nn.pooling import Pooling, end_place, pool
-from sensorium.types import Batch, Field, Tokens, pack
+from sensorium.types import Batch, Field, Tokens, UserError, pack
 
 Encoded = tuple[Float[Tensor, "entries tokens width"], Bool[Tensor, "entries tokens"] | None]
 Prepared = tuple[
@@ -58,6 +58,23 @@ class Encoder(nn.Module, ABC):
         vectors, real = self(values, mask)
         return pool(vectors, real, pooling)
 
+    def each_level(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None,
+        number: int,
+    ) -> list[Float[Tensor, "entries width"]]:
+        """One vector for each entry after each of the last layers, from shallow to deep.
+
+        Each passes the norm that stands after the last layer, and is pooled as usual.
+
+        Raises:
+            UserError: the encoder is no stack of so many layers.
+        """
+        raise UserError(
+            f"{type(self).__name__} is no stack of layers that could be read one by one"
+        )
+
 
 class TransformerEncoder(Encoder):
     """An encoder that ends with a transformer and a norm.
@@ -99,6 +116,22 @@ class TransformerEncoder(Encoder):
             vectors: Tensor = self.norm(self.layers.walk_to(x, end_place(x, real, pooling), seen))
             return vectors
         return pool(self.norm(self.layers.walk(x, seen)), real, pooling)
+
+    def each_level(
+        self,
+        values: Shaped[Tensor, "entries ..."],
+        mask: Bool[Tensor, "entries length"] | None,
+        number: int,
+    ) -> list[Float[Tensor, "entries width"]]:
+        """One vector for each entry after each of the last layers, from shallow to deep."""
+        if number > len(self.layers):
+            raise UserError(f"{number} levels of an encoder that has {len(self.layers)} layers")
+        x, seen, real = self.prepare(values, mask)
+        found = []
+        for layer in self.layers:
+            x = layer(x, seen)
+            found.append(pool(self.norm(x), real, self.pooling))
+        return found[len(found) - number :]
 
 
 def encode_field(encoder: Encoder, batch: Batch, field: Field) -> Tokens:
