@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import jaxtyping
 import pytest
 
 from sensorium.claims import registry
@@ -12,8 +13,11 @@ from sensorium.claims.experiment import record, run_claim, smoke
 from sensorium.claims.page import claims_page
 from sensorium.claims.registry import claims, find_claims, fingerprints, read_result
 from sensorium.cli import main
+from sensorium.playground.base import GeneratedView
 from sensorium.systems.registry import catalogue
 from sensorium.tasks.intervals import Metric
+from sensorium.training import cells
+from sensorium.training.files import write_json
 from sensorium.types import UserError
 
 CLAIM = Claim(
@@ -113,9 +117,41 @@ def test_recorded_results_are_those_of_full_experiments(name):
     assert (judged, entries) == (result.content["verdict"], result.content["conditions"])
 
 
+FEWER = {
+    "sensorium.claims.catalogue.interactions.STEPS": 5,
+    "sensorium.claims.catalogue.interactions.TABLES": 50,
+}
+"""Of what measures do without asking how many rows there are."""
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs without processes of their own, which take longer to start than so short runs to end."""
+    row_of, rows = GeneratedView.__getitem__, {}
+
+    def remembered(view, index):  # all arms read the same rows, each several times
+        key = repr(view), int(index)
+        if key not in rows:
+            rows[key] = row_of(view, index)
+        return dict(rows[key])
+
+    def run_here(cell, report, threads):
+        cell.folder.mkdir(parents=True)
+        write_json(cell.spec_file, cell.spec)
+        cells._run_in_this_process(cell.spec_file)
+
+    # shapes are checked where systems are tested; here it would take a third of the time
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.setattr(GeneratedView, "__getitem__", remembered)
+    monkeypatch.setattr("sensorium.claims.experiment.run_cell", run_here)
+    for name, number in FEWER.items():
+        monkeypatch.setattr(name, number)
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
 @pytest.mark.parametrize("claim", claims().values(), ids=list(claims()))
-def test_the_experiment_can_be_carried_out(claim, tmp_path):
-    result = run_claim(smoke(claim), tmp_path, jobs=1)
+def test_the_experiment_can_be_carried_out(claim, tmp_path, in_this_process):
+    result = run_claim(smoke(claim), tmp_path)
     assert result["verdict"] is None
     assert list(result["arms"]) == list(claim.arms)
     for arm in result["arms"].values():

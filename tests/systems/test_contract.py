@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sensorium.data import open_data, read_batches
+from sensorium.modalities.base import get_modality
 from sensorium.modalities.text import Tokenizer
 from sensorium.systems.registry import (
     CATALOGUE,
@@ -49,13 +50,16 @@ def where(name, task):
 def make_data(name, task):
     data = open_data(where(name, task))
     target = "value" if task == "regression" else None
-    return data.with_schema(get_task(task).assign(data.schema, target)).fit()
+    schema = get_task(task).assign(data.schema, target)
+    system_class = get_system(name)
+    return data.with_schema(system_class.fields(system_class.Config.nano(), schema)).fit()
 
 
 def make_system(name, data, seed=0, **settings):
     system_class = get_system(name)
     system_class.check(data.schema)
-    tokenizer = Tokenizer.train(data.texts(200), 600) if data.schema.find(modality="text") else None
+    has_text = any(get_modality(field.modality).written for field in data.schema)
+    tokenizer = Tokenizer.train(data.texts(200), 600) if has_text else None
     torch.manual_seed(seed)
     return system_class(system_class.Config.nano().override(settings), data.schema, tokenizer)
 

@@ -15,9 +15,10 @@ from sensorium.tasks.intervals import Metric, paired_bootstrap, resample_weights
 from sensorium.tasks.metrics import (
     RankResult,
     Scores,
+    answer_scores,
     assign_pools,
+    caption_scores,
     classification_scores,
-    closed_answer_scores,
     lower_is_better,
     multilabel_scores,
     rank_pair_from_embeddings,
@@ -166,7 +167,7 @@ def test_assigned_pools_are_even_and_keep_groups_together() -> None:
 # Retrieval
 
 
-def caption_scores(num_images: int = 30, captions: int = 5, seed: int = 0) -> tuple:
+def scores_of_captions(num_images: int = 30, captions: int = 5, seed: int = 0) -> tuple:
     random = np.random.default_rng(seed)
     images = np.arange(num_images)
     texts = random.permutation(np.repeat(images, captions))
@@ -175,7 +176,7 @@ def caption_scores(num_images: int = 30, captions: int = 5, seed: int = 0) -> tu
 
 
 def test_retrieval_equals_torchmetrics() -> None:
-    scores, images, texts = caption_scores()
+    scores, images, texts = scores_of_captions()
     result = retrieval_scores(*rank_pair_from_scores(scores, images, texts), resamples=20)
     for name, matrix, queries, candidates in (
         ("image->text", scores, images, texts),
@@ -204,7 +205,7 @@ def test_retrieval_equals_torchmetrics() -> None:
 
 
 def test_the_bare_name_is_the_mean_of_both_directions_and_resampled_as_one() -> None:
-    scores, images, texts = caption_scores()
+    scores, images, texts = scores_of_captions()
     pair = rank_pair_from_scores(scores, images, texts)
     result = retrieval_scores(*pair, resamples=300, seed=7)
     both = [value(result, f"{name}/R@1") for name in ("image->text", "text->image")]
@@ -225,7 +226,7 @@ def test_the_bare_name_is_the_mean_of_both_directions_and_resampled_as_one() -> 
 def test_two_systems_can_be_compared_row_by_row_on_the_mean_of_directions() -> None:
     results = []
     for noise in (0.0, 1.5):
-        scores, images, texts = caption_scores()
+        scores, images, texts = scores_of_captions()
         scores = scores + noise * np.random.default_rng(9).normal(size=scores.shape)
         results.append(retrieval_scores(*rank_pair_from_scores(scores, images, texts)))
     good, bad = results
@@ -340,8 +341,8 @@ def test_no_rows_leave_everything_undefined() -> None:
     empty = classification_scores(np.zeros((0, 3)), np.zeros(0, dtype=int))
     several = multilabel_scores(np.zeros((0, 3)), np.zeros((0, 3), dtype=bool))
     numbers = regression_scores(np.zeros(0), np.zeros(0))
-    answers = closed_answer_scores(np.zeros(0, dtype=int), np.zeros(0, dtype=int))
-    for scores in (empty, several, numbers, answers):
+    texts = answer_scores([], []), caption_scores([], [])
+    for scores in (empty, several, numbers, *texts):
         assert all(metric == Metric(None) for metric in scores.metrics.values())
 
 
@@ -394,13 +395,15 @@ def test_scores_never_fail_or_warn_on_small_data(seed: int, rows: int) -> None:
     probabilities = random.integers(0, 3, size=(rows, 3)) / 2
     labels = random.integers(0, 3, rows)
     groups = random.integers(0, 4, rows)
+    said = random.choice(["", "1", "a 2", "yes", "no 1 1"], rows).tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = [
             classification_scores(probabilities, labels, groups, resamples=30),
             multilabel_scores(probabilities, probabilities[::-1] > 0.6, groups, resamples=30),
             regression_scores(probabilities[:, 0], probabilities[:, 1], groups, resamples=30),
-            closed_answer_scores(probabilities, labels, labels % 2, groups, resamples=30),
+            answer_scores(said, [[str(n)] for n in labels], labels % 2, groups, resamples=30),
+            caption_scores(said, [[str(n), "1"] for n in labels], groups, resamples=30),
         ]
     for scores in found:
         check_rows(scores)
@@ -448,31 +451,3 @@ def test_a_constant_target_leaves_r2_undefined() -> None:
         regression_scores(np.array([np.nan]), np.array([1.0]))
     with refused("predictions: expected 2, not 1"):
         regression_scores(np.ones(1), np.ones(2))
-
-
-# Closed answers
-
-
-def test_closed_answers_overall_and_by_kind() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
-    answers = np.array([0, 0, 0, -1])
-    kinds = np.array(["colour", "colour", "count", "count"])
-    result = closed_answer_scores(probabilities, answers, kinds, np.array([5, 5, 6, 6]))
-    assert {key: metric.value for key, metric in result.metrics.items()} == {
-        "accuracy": 0.5,
-        "accuracy/colour": 0.5,
-        "accuracy/count": 0.5,
-    }
-    assert result.per_row["accuracy"].tolist() == [1, 0, 1, 0]
-    assert result.per_row["accuracy/count"].tolist() == [1, 0]
-    assert result.counts["accuracy/count/questions"] == 2
-    check_rows(result)
-
-
-def test_closed_answers_as_text() -> None:
-    predictions, answers = np.array(["red", "two"]), np.array(["red", "three"])
-    assert value(closed_answer_scores(predictions, answers), "accuracy") == 0.5
-    with pytest.raises(ValueError, match="expected the kind of the predictions"):
-        closed_answer_scores(predictions, np.array([0, 1]))
-    with refused("kinds: expected 2, not 1"):
-        closed_answer_scores(predictions, answers, np.array(["colour"]))

@@ -26,8 +26,14 @@ from sensorium.training.folder import RunFolder
 from sensorium.types import UserError
 
 SMOKE_BUDGET = "4steps"
-SMOKE_ROWS = {"train": 256, "validation": 64, "test": 100}
-SMOKE_SCORED = 50
+SMOKE_ROWS = {"train": 48, "validation": 16, "test": 32}
+SMOKE_SCORED = 32
+SMOKE_OPTIONS = {
+    "batch_size": 8,
+    "validate_every": 4,
+    # a process that loads takes longer to start than so few rows to read
+    "workers": 0,
+}
 
 
 def run_claim(
@@ -92,11 +98,15 @@ def smoke(claim: Claim) -> Claim:
         claim,
         data=_small(claim.data),
         arms={
-            name: replace(arm, data=_small(arm.data) if arm.data else "")
+            name: replace(
+                arm,
+                data=_small(arm.data) if arm.data else "",
+                options={k: v for k, v in arm.options.items() if k not in SMOKE_OPTIONS},
+            )
             for name, arm in claim.arms.items()
         },
         budget=SMOKE_BUDGET,
-        options={k: v for k, v in claim.options.items() if k != "validate_every"},
+        options={**claim.options, **SMOKE_OPTIONS},
         evaluation={**claim.evaluation, "max_rows": SMOKE_SCORED},
         seeds=1,
     )

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from sensorium import __version__
-from sensorium.cli import claims, diagnose, many, one, rows
+from sensorium.cli import claims, diagnose, many, one, rows, talk
 
 app = typer.Typer(
     name="sensorium",
@@ -63,6 +63,8 @@ for command in (
     diagnose.diagnose,
     one.predict,
     one.embed,
+    talk.generate,
+    talk.chat,
     many.report,
     claims.claims,
 ):

@@ -22,13 +22,23 @@ def diagnose(
         int, typer.Option("--rows", metavar="N", min=2, help="How many rows are asked at most.")
     ] = 1000,
     missing: MissingNowOption = None,
+    boxes: Annotated[
+        str,
+        typer.Option(
+            "--boxes",
+            metavar="FIELD",
+            help="For an assistant, the boxes around what is asked about: what flows from there?",
+        ),
+    ] = "",
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what each modality contributes, and what its absence or contradiction costs.
 
     The run is asked about test rows with its inputs removed, exchanged between rows, and shuffled.
-    What two inputs tell of the label, each alone or only together, is estimated from the rows.
+    What two inputs tell of the label, each alone or only together, is estimated from the rows. Of an
+    assistant it is also shown how far pictures are from text inside it, and by which ways they
+    reach the answer.
     Adds a section to the report of the run.
 
     Example: sensorium diagnose runs/late-fusion-visits-seed0
@@ -39,7 +49,7 @@ def diagnose(
     from sensorium.training.run import load
 
     loaded = load(run, device.value if device else None)
-    found = diagnose_run(loaded, data, rows=rows, missing=missing or None)
+    found = diagnose_run(loaded, data, rows=rows, missing=missing or None, boxes=boxes)
     page = write_report(run)
     if json:
         show_json(found.content)

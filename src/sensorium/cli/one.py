@@ -185,10 +185,10 @@ def predict(
     """
     from sensorium.training.run import load
 
-    _check_file(out)
+    check_file(out)
     loaded = load(run, _name(device))
     rows = loaded.rows_of(data)
-    _write(loaded.predict(rows), out, loaded, rows)
+    write_table(loaded.predict(rows), out, loaded, rows)
 
 
 def embed(
@@ -212,17 +212,18 @@ def embed(
     """
     from sensorium.training.run import load
 
-    _check_file(out)
+    check_file(out)
     loaded = load(run, _name(device))
     rows = loaded.rows_of(data)
-    _write(loaded.embed(rows, field), out, loaded, rows)
+    write_table(loaded.embed(rows, field), out, loaded, rows)
 
 
 def _name(device: Device | None) -> str | None:
     return device.value if device else None
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse a name that is no Parquet file's, and make its folder."""
     from sensorium.training.folder import RunFolder
     from sensorium.types.errors import UserError
 
@@ -231,7 +232,7 @@ def _check_file(path: Path) -> None:
     RunFolder(path.parent).create()
 
 
-def _write(table: pa.Table, path: Path, run: Run, rows: Data) -> None:
+def write_table(table: pa.Table, path: Path, run: Run, rows: Data) -> None:
     """Write a table, and say which rows are not in it."""
     import pyarrow.parquet as pq
 

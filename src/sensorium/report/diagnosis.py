@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sensorium.data import Data
-from sensorium.report import interactions, numbers
+from sensorium.report import interactions, numbers, streams
 from sensorium.report.examples import Answer, answer_cards
 from sensorium.report.plots import Point, interval_plot, share_plot
 from sensorium.report.terminal import plain_table
@@ -59,8 +59,11 @@ def diagnosis_table(content: Content) -> RenderableType:
 
 def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
     """The section of a report; without data no rows are shown."""
-    key = content["metric"]
     view = DiagnosisView(summary=summary(content), grids=_grids(content))
+    if "metric" not in content:
+        _add_streams(view, content)
+        return view
+    key = content["metric"]
     if "importance" not in content:
         view.note = NO_IMPORTANCE
         view.legend = LEGEND_PAIRS if content["fields"] else ""
@@ -81,6 +84,7 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
         for name, steps in content["missing"].items()
     }
     if not points:  # the score is not defined for these rows
+        _add_streams(view, content)
         return view
     label = f"share of {numbers.one_line(key)}"
     caption = f"Importance: Shapley values ({_method(content['importance'])})"
@@ -93,14 +97,21 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
     )
     if (plot := interactions.plot(content)) is not None:
         view.plots.append(plot)
+    _add_streams(view, content)
     if data is not None and data.samples:
         view.kinds = _kinds(content, data)
     return view
 
 
+def _add_streams(view: DiagnosisView, content: Content) -> None:
+    """What was found inside an assistant; its tables are among the others."""
+    view.legend = (view.legend + streams.legend(content)).strip()
+    view.warnings += streams.warnings(content)
+    view.plots += streams.plots(content)
+
+
 def summary(content: Content) -> str:
     """The result in a sentence or two."""
-    key, score = content["metric"], content["score"]
     is_test = content["split"] == "test"
     rows = numbers.plural(content["rows"], "test row" if is_test else "row")
     rows += "" if is_test else f" of {numbers.data_name(content['data'])}"
@@ -108,6 +119,15 @@ def summary(content: Content) -> str:
         rows += f", hidden {', '.join(hidden)}"
     if content["set_aside"]:
         rows += f" ({content['set_aside']:,} more could not be read)"
+    inside = streams.summary(content)
+    if "metric" not in content:
+        return f"Asked about {rows}. {inside}"
+    return f"{_scored(content, rows)} {inside}".strip()
+
+
+def _scored(content: Content, rows: str) -> str:
+    """The score, what the inputs contribute to it, and what chance gives."""
+    key, score = content["metric"], content["score"]
     chance = numbers.metric_value(key, content["chance"])
     control = numbers.with_interval(key, content["shuffled"]["everything"])
     text = f"{numbers.one_line(key)} {numbers.with_interval(key, score)} on {rows}. "
@@ -126,6 +146,8 @@ def summary(content: Content) -> str:
 
 
 def _grids(content: Content) -> list[tuple[str, Grid]]:
+    if "metric" not in content:
+        return streams.grids(content)
     key = content["metric"]
     grids = []
     if content["fields"]:
@@ -182,7 +204,7 @@ def _grids(content: Content) -> list[tuple[str, Grid]]:
             if entry["value"]
         ]
         grids.append(("What rows need", Grid([("rows that are right", ""), ("share", "")], lines)))
-    return grids + interactions.grids(content)
+    return grids + interactions.grids(content) + streams.grids(content)
 
 
 def _inputs(content: Content, key: str) -> Grid:

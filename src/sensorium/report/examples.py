@@ -35,13 +35,17 @@ class Search:
 
 @dataclass(frozen=True)
 class Answer:
-    """A row with what was predicted."""
+    """A row with what was predicted.
+
+    `right` is None where an answer is only more or less so: a number, a caption.
+    """
 
     key: str
     fields: list[tuple[str, list[Shown]]]
     predicted: str
     truth: str
     confidence: str = ""
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Examples:
 
     Attributes:
         title: what they are, with the name of the system.
-        right: those it got right; empty for numbers, which are only more or less wrong.
+        right: those it got right; empty for numbers and captions, which are only more or less wrong.
         wrong: the others.
     """
 
@@ -93,21 +97,28 @@ def _searches(data: Data, found: Sequence[Mapping[str, Any]], system: str) -> Ex
 
 
 def _answers(data: Data, found: Sequence[Mapping[str, Any]], system: str) -> Examples:
-    label = data.schema.find(role=("label", "answer"))[0].name
     answers = answer_cards(data, found)
-    if not all("confidence" in entry for entry in found):
+    if all("CIDEr-D" in entry for entry in found):
+        target = data.schema.find(role="target")[0].name
+        return Examples(f"{target} as written by {system}: the worst, then the best", wrong=answers)
+    labels = data.schema.find(role=("label", "answer"))
+    labels += data.schema.find(modality="conversation")  # whose last turn is the answer
+    label = labels[0].name
+    if all(answer.right is None for answer in answers):
         return Examples(f"the largest errors of {system} in {label}", wrong=answers)
     return Examples(
         f"{label} as predicted by {system}",
-        [answer for answer in answers if answer.predicted == answer.truth],
-        [answer for answer in answers if answer.predicted != answer.truth],
+        [answer for answer in answers if answer.right],
+        [answer for answer in answers if not answer.right],
     )
 
 
 def answer_cards(data: Data, found: Sequence[Mapping[str, Any]]) -> list[Answer]:
     """Rows with what was read and predicted; `found` holds `row`, `predicted` and `truth`."""
     rows = [entry["row"] for entry in found]
-    read = [f.name for f in data.schema if f.role in _READ and f.of is None]
+    # What was to be written is shown as the truth.
+    roles = [role for role in _READ if role != "target" or "CIDEr-D" not in found[0]]
+    read = [f.name for f in data.schema if f.role in roles and f.of is None]
     shown = {name: show_rows(data, name, rows) for name in read}
     keys = _keys(data, rows)
     return [
@@ -120,10 +131,23 @@ def answer_cards(data: Data, found: Sequence[Mapping[str, Any]]) -> list[Answer]
             ],
             _written(entry["predicted"]),
             _written(entry["truth"]),
-            f"{entry['confidence']:.2f}" if "confidence" in entry else "",
+            _sureness(entry),
+            _is_right(entry),
         )
         for entry in found
     ]
+
+
+def _sureness(entry: Mapping[str, Any]) -> str:
+    """How sure the system was, or how good its caption is."""
+    value = entry.get("confidence", entry.get("CIDEr-D"))
+    return "" if value is None else f"{value:.2f}"
+
+
+def _is_right(entry: Mapping[str, Any]) -> bool | None:
+    if "CIDEr-D" in entry or isinstance(entry["predicted"], float):
+        return None
+    return bool(entry.get("right", entry["predicted"] == entry["truth"]))
 
 
 def _keys(data: Data, rows: Sequence[int]) -> dict[int, str]:

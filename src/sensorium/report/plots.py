@@ -193,25 +193,43 @@ def share_plot(
     """
 
     def draw(axes: Axes) -> None:
-        ends = {name: points[-1][1] for name, points in curves.items()}
-        for place, points in enumerate(curves.values()):
-            shares, values = [p[0] for p in points], [p[1] for p in points]
-            lows = [p[1] if p[2] is None else p[2] for p in points]
-            highs = [p[1] if p[3] is None else p[3] for p in points]
-            colour = (ACCENT, GOOD, INK, MUTED)[place % 4]
-            style = ("-", "--", ":")[place // 4 % 3]
-            axes.fill_between(shares, lows, highs, color=colour, alpha=0.1, linewidth=0)
-            axes.plot(shares, values, ".", color=colour, linestyle=style, linewidth=1.8)
-        low, high = axes.get_ylim()
-        for (name, at), colour in zip(
-            _apart(ends, (high - low) / 13).items(),
-            [(ACCENT, GOOD, INK, MUTED)[place % 4] for place in range(len(ends))],
-            strict=True,
-        ):
-            _annotate(axes, _short(name), (1, at), (7, -3), "data", color=colour)
+        _named_curves(axes, curves, 1)
         axes.set_xlim(0, 1.28)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axes.set_xlabel(across)
+        axes.set_ylabel(label)
+
+    return _drawn(8.4, 2.9, draw)
+
+
+def layer_plot(
+    curves: Mapping[str, Sequence[tuple[float, float | None, float | None]]],
+    label: str,
+    first: int = 0,
+) -> str:
+    """A value for each layer, a curve for each name, which stands at its end.
+
+    Args:
+        curves: value, and the ends of its interval, layer by layer.
+        label: of the value.
+        first: the number of the first layer.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    num_layers = max(map(len, curves.values()))
+    last = first + num_layers - 1
+
+    def draw(axes: Axes) -> None:
+        placed = {
+            name: [(float(first + layer), *point) for layer, point in enumerate(points)]
+            for name, points in curves.items()
+        }
+        _named_curves(axes, placed, last)
+        margin = max(num_layers - 1, 1)
+        axes.set_xlim(first - 0.02 * margin, last + 0.28 * margin)
+        axes.xaxis.set_major_locator(MaxNLocator(min(num_layers, 9), integer=True))
+        axes.set_xticks([tick for tick in axes.get_xticks() if first <= tick <= last])
+        axes.set_xlabel("layer")
         axes.set_ylabel(label)
 
     return _drawn(8.4, 2.9, draw)
@@ -242,6 +260,27 @@ def part_plot(bars: Sequence[Bar], label: str) -> str:
         axes.spines["left"].set_visible(False)
 
     return _drawn(8.4, 0.6 + 0.55 * len(bars), draw)
+
+
+def _named_curves(
+    axes: Axes,
+    curves: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
+    end: float,
+) -> None:
+    """Curves with their intervals, and their names beside the place where they end."""
+    colours = (ACCENT, GOOD, INK, MUTED)
+    for place, points in enumerate(curves.values()):
+        across, values = [p[0] for p in points], [p[1] for p in points]
+        lows = [p[1] if p[2] is None else p[2] for p in points]
+        highs = [p[1] if p[3] is None else p[3] for p in points]
+        colour, style = colours[place % 4], ("-", "--", ":")[place // 4 % 3]
+        axes.fill_between(across, lows, highs, color=colour, alpha=0.1, linewidth=0)
+        axes.plot(across, values, ".", color=colour, linestyle=style, linewidth=1.8)
+    low, high = axes.get_ylim()
+    ends = _apart({name: points[-1][1] for name, points in curves.items()}, (high - low) / 13)
+    for place, name in enumerate(curves):
+        at = (end, ends[name])
+        _annotate(axes, _short(name), at, (7, -3), "data", color=colours[place % 4])
 
 
 def _apart(places: Mapping[str, float], distance: float) -> dict[str, float]:

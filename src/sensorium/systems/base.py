@@ -6,12 +6,14 @@ Capabilities are methods a system has or has not; tasks ask for them and never f
     score(a, b)           -> (A, B)   similarity of two sets of embeddings; dot product by default
     score_pairs(batch)    -> (B,)     how well the two sides of each row match
     predict(batch)        -> (B, C)   class probabilities, or (B,) values
+    generate(batch, how)  -> B texts  what is answered in each row
+    choose(batch, texts)  -> (B, C)   log-likelihood of each of some answers
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Shaped
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from sensorium.modalities.base import View
 from sensorium.modalities.text import Tokenizer
+from sensorium.nn.language.generation import Generation
 from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 from sensorium.types.schema import explain
@@ -38,6 +41,11 @@ class SystemConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tokenizer: str = "bpe:4096"
+
+    @property
+    def tokenizer_source(self) -> str:
+        """Where the tokenizer comes from; a system whose language model has one says so."""
+        return self.tokenizer
 
     @classmethod
     def nano(cls) -> Self:
@@ -102,6 +110,11 @@ class System(nn.Module, ABC):
     def check(cls, schema: Schema) -> None:
         """Raise a `UserError` that says why, if the system cannot work with these fields and roles."""
 
+    @classmethod
+    def fields(cls, config: Any, schema: Schema) -> Schema:
+        """The schema that it reads: with fields that it makes of others, if it does."""
+        return schema
+
     @abstractmethod
     def views(self) -> dict[str, View]:
         """What it wants from each field it reads; fields not named are not loaded."""
@@ -142,6 +155,8 @@ class System(nn.Module, ABC):
                 ("embed", Embeds),
                 ("score_pairs", ScoresPairs),
                 ("predict", Predicts),
+                ("generate", Generates),
+                ("choose", Chooses),
             )
             if isinstance(self, protocol)
         )
@@ -191,6 +206,24 @@ class Predicts(Protocol):
 
     def predict(self, batch: Batch) -> Float[Tensor, "batch ..."]:
         """Class probabilities (rows sum to 1), independent ones for several labels, or values."""
+        ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """Writes an answer, a caption, a next turn."""
+
+    def generate(self, batch: Batch, settings: Generation) -> list[str]:
+        """One text for each row; an answer that the row holds is not read."""
+        ...
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """Says how likely it is to write a text."""
+
+    def choose(self, batch: Batch, candidates: Sequence[str]) -> Float[Tensor, "batch candidates"]:
+        """The log-likelihood of each candidate as the answer; the row's own is not read."""
         ...
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+from sensorium.tasks.answering import QuestionAnswering
 from sensorium.tasks.base import Evaluation, Task
-from sensorium.tasks.prediction import Classification, QuestionAnswering, Regression
+from sensorium.tasks.captioning import Captioning
+from sensorium.tasks.prediction import Classification, Regression
 from sensorium.tasks.retrieval import Retrieval
 from sensorium.types import Schema, UserError
 from sensorium.types.names import did_you_mean
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Retrieval, Classification, Regression, QuestionAnswering)
+    task.name: task
+    for task in (Retrieval, Classification, Regression, QuestionAnswering, Captioning)
 }
 
 
@@ -43,11 +46,12 @@ def guess_task(schema: Schema, target: str | None = None) -> str:
         return "vqa"
     if labels := schema.find(role="label"):
         return "regression" if labels[0].modality == "number" else "classification"
-    return "retrieval"
+    return "vqa" if schema.find(modality="conversation") else "retrieval"
 
 
 __all__ = [
     "TASKS",
+    "Captioning",
     "Classification",
     "Evaluation",
     "QuestionAnswering",

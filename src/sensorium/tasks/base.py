@@ -14,9 +14,12 @@ import torch
 from jaxtyping import Int
 
 from sensorium.data import Data, MediaCache, read_batches
+from sensorium.data.decoding import entries_of
+from sensorium.modalities.base import get_modality
+from sensorium.modalities.conversation import Conversations
 from sensorium.systems.base import System
 from sensorium.tasks.metrics import Scores
-from sensorium.types import Batch, Fault, Field, Schema, UserError
+from sensorium.types import BadValue, Batch, Fault, Field, Schema, UserError
 
 
 @dataclass(frozen=True)
@@ -89,22 +92,35 @@ class Task(ABC):
 
 
 class Reader:
-    """Reads rows for a system, and keeps time and faults."""
+    """Reads rows for a system, and keeps time and faults.
+
+    Args:
+        system: that is asked.
+        data: where the rows are.
+        batch_size: how many are read at a time.
+        cache: where decoded media are kept.
+        unread: a field that is not given to the system: the answer.
+    """
 
     def __init__(
-        self, system: System, data: Data, batch_size: int, cache: MediaCache | None
+        self,
+        system: System,
+        data: Data,
+        batch_size: int,
+        cache: MediaCache | None,
+        unread: str | None = None,
     ) -> None:
         self.system, self.data = system, data
         self.batch_size, self.cache = batch_size, cache
+        self.views = {name: view for name, view in system.views().items() if name != unread}
         self.device = next(system.parameters()).device
         self.seconds = 0.0
         self.faults: list[Fault] = []
 
     def batches(self, rows: Int[np.ndarray, " rows"]) -> Iterator[Batch]:
         """Batches of the rows, in order, without those that cannot be read."""
-        views = self.system.views()
         for batch in read_batches(
-            self.data, rows, views, batch_size=self.batch_size, cache=self.cache
+            self.data, rows, self.views, batch_size=self.batch_size, cache=self.cache
         ):
             self.faults += batch.faults
             if batch.size:
@@ -119,6 +135,28 @@ class Reader:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             self.seconds += time.perf_counter() - started
+
+
+def written(data: Data, name: str, rows: Int[np.ndarray, " rows"]) -> list[list[str]]:
+    """What stands in a field of rows, as text: of each row its entries, none if they cannot be read.
+
+    Of a conversation, its last turn counts, if that is the assistant's.
+    """
+    field = data.schema[name]
+    modality = get_modality(field.modality)
+    texts = []
+    for raw in data.raw([name], rows)[name]:
+        try:
+            entries = entries_of(raw, field, modality)
+            if isinstance(modality, Conversations):
+                texts.append(
+                    [turn for entry in entries for turn in modality.last_answer(entry, field)]
+                )
+            else:
+                texts.append([modality.show(entry, field) for entry in entries])
+        except BadValue:
+            texts.append([])
+    return texts
 
 
 def one_field(schema: Schema, role: str, task: str) -> Field:

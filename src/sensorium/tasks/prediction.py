@@ -1,4 +1,4 @@
-"""Tasks that predict one field from the others: a class, several labels, a number, an answer."""
+"""Tasks that predict one field from the others: a class, several labels, a number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from sensorium.tasks.base import Evaluation, Reader, Task, one_field
 from sensorium.tasks.metrics import (
     Scores,
     classification_scores,
-    closed_answer_scores,
     multilabel_scores,
     regression_scores,
 )
@@ -159,41 +158,6 @@ class Regression(Prediction):
     def main_metric(self, field: Field) -> str:
         """The share of variance explained."""
         return "R2"
-
-
-class QuestionAnswering(Prediction):
-    """Closed answers: one of the answers seen in training, for each question."""
-
-    name = "vqa"
-    role = "answer"
-
-    def assign(self, schema: Schema, target: str | None = None) -> Schema:
-        """A question, an answer, and something to look at."""
-        if target is not None:
-            schema = schema.with_roles({target: "answer"})
-        answer = one_field(schema, "answer", self.name)
-        one_field(schema, "question", self.name)
-        return schema.replace(answer.replace(modality="category"))
-
-    def scores(
-        self,
-        field: Field,
-        outputs: Float[np.ndarray, "rows answers"],
-        truth: Int[np.ndarray, " rows"],
-        data: Data,
-        rows: Int[np.ndarray, " rows"],
-        seed: int,
-    ) -> Scores:
-        """Accuracy, over all questions and by kind."""
-        kinds = None
-        if kind_fields := data.schema.find(role="group"):
-            column = kind_fields[0].source_columns[0]
-            kinds = np.asarray([str(v) for v in data.columns([column], rows)[column]])
-        return closed_answer_scores(outputs, truth, kinds, groups=data.groups(rows), seed=seed)
-
-    def main_metric(self, field: Field) -> str:
-        """Accuracy."""
-        return "accuracy"
 
 
 def labelled(

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from sensorium import __version__
 from sensorium.data import Data, MediaCache, open_data
 from sensorium.data.missing import with_missing_now
+from sensorium.modalities.base import get_modality
 from sensorium.modalities.text import Tokenizer
 from sensorium.systems.base import Size, System, SystemConfig
 from sensorium.systems.registry import get_system
@@ -263,8 +264,8 @@ def train(
             if before["status"] == "finished":
                 return load(folder.path, device)
         system_class.check(opened.schema)
-        opened = opened.fit()
         config = build_config(system_class, size, settings)
+        opened = opened.with_schema(system_class.fields(config, opened.schema)).fit()
         start = load(init, "cpu") if init else None
         tokenizer = build_tokenizer(config, opened, start)
         torch.manual_seed(seed)
@@ -406,17 +407,17 @@ def build_options(options: TrainingOptions | Mapping[str, Any] | None) -> Traini
 
 def build_tokenizer(config: SystemConfig, data: Data, start: Run | None) -> Tokenizer | None:
     """The tokenizer that the settings ask for; that of the run it starts from, if there is one."""
-    if not any(f.modality == "text" and f.role != "ignore" for f in data.schema):
+    if not any(get_modality(f.modality).written and f.role != "ignore" for f in data.schema):
         return None
     if start is not None and start.system.tokenizer is not None:
         return start.system.tokenizer
-    kind, _, value = config.tokenizer.partition(":")
+    kind, _, value = config.tokenizer_source.partition(":")
     if kind == "hf" and value:
         return Tokenizer.from_hub(value)
     if kind == "bpe" and value.isdigit():
         return Tokenizer.train(data.texts(TEXTS_FOR_TOKENIZER), int(value))
     raise UserError(
-        f"setting tokenizer: '{config.tokenizer}' is neither bpe:SIZE nor hf:NAME_OR_PATH"
+        f"setting tokenizer: '{config.tokenizer_source}' is neither bpe:SIZE nor hf:NAME_OR_PATH"
     )
 
 

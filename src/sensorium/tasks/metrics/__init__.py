@@ -1,10 +1,8 @@
 """Metrics as pure functions of NumPy arrays, each with an interval over the test rows."""
 
-from sensorium.tasks.metrics.classification import (
-    classification_scores,
-    closed_answer_scores,
-    multilabel_scores,
-)
+from sensorium.tasks.metrics.answers import answer_scores
+from sensorium.tasks.metrics.captions import caption_scores
+from sensorium.tasks.metrics.classification import classification_scores, multilabel_scores
 from sensorium.tasks.metrics.ranking import (
     RankResult,
     assign_pools,
@@ -20,9 +18,10 @@ from sensorium.tasks.metrics.scores import Scores, lower_is_better
 __all__ = [
     "RankResult",
     "Scores",
+    "answer_scores",
     "assign_pools",
+    "caption_scores",
     "classification_scores",
-    "closed_answer_scores",
     "lower_is_better",
     "multilabel_scores",
     "rank_pair_from_embeddings",

@@ -1,4 +1,4 @@
-"""Classification of one class a row, of several labels a row, and closed answers to questions.
+"""Classification of one class a row, and of several labels a row.
 
 Macro numbers are means over the classes for which they are defined on the rows at hand (in a
 resample: on the rows drawn):
@@ -142,58 +142,6 @@ def multilabel_scores(
         per_row={"accuracy": right, "exact_match": exact},
         groups={"accuracy": clusters, "exact_match": clusters},
         counts={"confusion": confusion},
-    )
-
-
-def closed_answer_scores(
-    predictions: Shaped[np.ndarray, "rows *answers"],
-    answers: Shaped[np.ndarray, " rows"],
-    kinds: Shaped[np.ndarray, " rows"] | None = None,
-    groups: Shaped[np.ndarray, " rows"] | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Scores:
-    """Accuracy of answers from a closed list, overall and as `accuracy/KIND` of question.
-
-    Args:
-        predictions: probabilities (rows, answers), or the chosen answers (rows,), ids or text.
-        answers: right answers: ids if probabilities are given, else of the kind of the predictions.
-            An id that is not in the list (by convention -1) is never answered rightly.
-        kinds: kind of each question.
-        groups: questions of one group (about one picture) are resampled together.
-        resamples: bootstrap resamples.
-        seed: decides the resamples.
-    """
-    clusters = row_groups(len(predictions), groups)
-    for name, values in (("answers", answers), ("kinds", kinds)):
-        if values is not None and len(values) != len(predictions):
-            raise ValueError(f"{name}: expected {len(predictions)}, not {len(values)}")
-    if predictions.ndim == 2:
-        _check_scores(predictions)
-        predictions = _first_best(predictions)
-    if (predictions.dtype.kind in "US") != (answers.dtype.kind in "US"):
-        raise ValueError(
-            f"answers: expected the kind of the predictions ({predictions.dtype}), "
-            f"not {answers.dtype}"
-        )
-    correct = (predictions == answers).astype(np.float64)
-    masks = {"accuracy": np.ones(len(answers))}
-    if kinds is not None:
-        masks |= {f"accuracy/{kind}": (kinds == kind) * 1.0 for kind in np.unique(kinds)}
-    asked = summable(np.stack(list(masks.values())))
-    answered = summable(np.stack([column * correct for column in masks.values()]))
-
-    def statistic(weights: Float[np.ndarray, "rows resamples"]) -> dict[str, np.ndarray]:
-        accuracies = ratio(answered @ weights, asked @ weights)
-        return dict(zip(masks, accuracies, strict=True))
-
-    chosen = {name: column > 0 for name, column in masks.items()}
-    return Scores(
-        metrics=bootstrap(statistic, clusters, resamples=resamples, seed=seed),
-        per_row={name: correct[rows] for name, rows in chosen.items()},
-        groups={name: clusters[rows] for name, rows in chosen.items()},
-        counts={f"{name}/questions": np.array(rows.sum()) for name, rows in chosen.items()},
     )
 
 
