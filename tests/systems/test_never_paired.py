@@ -23,7 +23,7 @@ SCHEMA = Schema(
         Field(name="words", modality="text"),
     )
 )
-STEPS, RATE = {"picture": 60, "depth": 100, "heat": 100}, 3e-3
+STEPS = {"picture": 80, "depth": 150, "heat": 150}
 
 
 def pattern(name, kind, random):
@@ -36,7 +36,7 @@ def pattern(name, kind, random):
 def make():
     torch.manual_seed(0)
     config = LanguageBind.Config(
-        width=32, depth=2, heads=2, text_depth=1, embed_dim=8, image_size=SIZE, patch_dropout=0.0
+        width=32, depth=2, heads=2, text_depth=1, embed_dim=16, image_size=SIZE, patch_dropout=0.0
     )
     fields = [field.replace(fitted=get_modality(field.modality).fit(field, [])) for field in SCHEMA]
     tokenizer = Tokenizer.train([f"a {name}" for name in NAMES], 300)
@@ -69,7 +69,6 @@ def rows(system, name, kinds, words, random):
 
 def learn(system, stage, random, shuffled=False):
     """One stage; where it is shuffled, texts are those of other rows."""
-    stage = stage.model_copy(update={"learning_rate": RATE})
     system.stage = stage.name
     optimizer = build_optimizer(select_trained(system, stage), stage)
     system.train()
@@ -112,7 +111,7 @@ def systems():
 @pytest.mark.parametrize(("query", "target"), [("depth", "heat"), ("heat", "depth")])
 def test_what_never_met_finds_each_other_and_not_where_texts_were_shuffled(systems, query, target):
     bound, control = (transfer(system, query, target) for system in systems)
-    assert bound > 0.8 and control < 0.5, (bound, control)
+    assert bound > 0.7 and control < 0.4, (bound, control)
 
 
 def test_each_modality_is_told_by_names_that_it_was_trained_with(systems):

@@ -56,6 +56,16 @@ def generate(
     max_tokens: TokensOption = 64,
     temperature: TemperatureOption = 0.0,
     beams: BeamsOption = 1,
+    kv_cache: Annotated[
+        str | None,
+        typer.Option(
+            "--kv-cache", metavar="POLICY", help="Keep a part of the prompt: look-m, h2o, recent..."
+        ),
+    ] = None,
+    kv_budget: Annotated[
+        float,
+        typer.Option("--kv-budget", metavar="X", help="The share of the prompt that is kept."),
+    ] = 0.2,
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The Parquet file, for rows.")
     ] = Path("texts.parquet"),
@@ -65,12 +75,15 @@ def generate(
 
     Example: sensorium generate runs/llava-seed0 --image a.png --text "Is there a cat?"
     """
+    from sensorium.nn.language import Eviction, cache_policy
     from sensorium.training.run import load
     from sensorium.training.talking import answer, generate_rows
     from sensorium.types.errors import UserError
 
     if (data is None) == (text is None):
         raise UserError("give either rows to write about, or a question with --text")
+    if kv_cache and data is not None:
+        raise UserError("--kv-cache is for a question with --text")
     settings = _settings(max_tokens, temperature, beams)
     loaded = load(run, _name(device))
     if data is not None:
@@ -84,8 +97,16 @@ def generate(
     given = dict(zip(MEDIA, (image, audio, video), strict=True))
     media = {kind: list(paths) for kind, paths in given.items() if paths}
     turns: list[Turn] = [{"role": "user", "content": text}]
-    *_, said = answer(loaded, turns, _by_field(loaded, media), settings)
+    eviction = Eviction(cache_policy(kv_cache, kv_budget)) if kv_cache else None
+    *_, said = answer(loaded, turns, _by_field(loaded, media), settings, eviction)
     show(said)
+    if eviction is not None and eviction.kept is not None:
+        kept = eviction.kept
+        tell(
+            f"{kv_cache} kept {int(kept.kept)} of {int(kept.entries)} entries, "
+            f"{kept.bytes:,} of {kept.bytes_before:,} bytes",
+            "dim",
+        )
 
 
 def chat(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sensorium.modalities.chat import chat_of
 from sensorium.modalities.conversation import ConversationView
 from sensorium.nn.encoders import FieldEncoders
-from sensorium.nn.language import Generation, Hooks, LanguageModel, generate, likelihoods
+from sensorium.nn.language import Eviction, Generation, Hooks, LanguageModel, generate, likelihoods
 from sensorium.nn.language.base import LayerRule
 from sensorium.nn.masks import Rule, causal, packed
 from sensorium.types import Batch, Entries, Field, Tokens, UserError
@@ -131,9 +131,10 @@ class Conversing(nn.Module):
         prompt: Tokens,
         settings: Generation,
         hooks: Hooks | None = None,
+        eviction: Eviction | None = None,
     ) -> Iterator[list[str]]:
         """What is answered so far to each prompt, after each word."""
-        return generate(
+        texts = generate(
             self.language,
             self.checked(prompt),
             settings,
@@ -142,7 +143,10 @@ class Conversing(nn.Module):
             rows=batch.index,
             rule=self.rule,
             hooks=hooks,
+            eviction=eviction,
         )
+        # most tokenizers join the blank between the prompt and the answer with its first word
+        return ([text.lstrip() for text in said] for said in texts)
 
     def choose(
         self, prompt: Tokens, candidates: Sequence[str], hooks: Hooks | None = None

@@ -12,7 +12,7 @@ import torch
 from sensorium.data import Data
 from sensorium.data.decoding import collate, decode_rows
 from sensorium.modalities.turns import Turn
-from sensorium.nn.language import Generation
+from sensorium.nn.language import Eviction, Generation
 from sensorium.systems.baselines.assistant import Assistant
 from sensorium.tasks.base import Reader
 from sensorium.training.run import Run
@@ -49,6 +49,7 @@ def answer(
     turns: Sequence[Turn],
     media: Mapping[str, Sequence[Any]],
     settings: Generation,
+    eviction: Eviction | None = None,
 ) -> Iterator[str]:
     """The next answer of a conversation so far, after each word.
 
@@ -57,6 +58,7 @@ def answer(
         turns: what was said, the last by the user. `<name>` stands for an entry of a medium.
         media: by field, what the placeholders stand for: paths, bytes, arrays or pictures.
         settings: how words are chosen.
+        eviction: which part of the prompt is kept while answering; all if None.
 
     Raises:
         UserError: the system is no assistant, a medium cannot be read, or is none that it knows.
@@ -64,7 +66,7 @@ def answer(
     system = assistant_of(run)
     batch = _batch(system, turns, media).to(next(system.parameters()).device)
     with torch.inference_mode():
-        for texts in system.stream(batch, settings):
+        for texts in system.stream(batch, settings, eviction):
             yield texts[0]
 
 

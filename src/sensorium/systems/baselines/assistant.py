@@ -19,6 +19,7 @@ from sensorium.nn.joined import Conversing
 from sensorium.nn.language import (
     Decoder,
     DecoderConfig,
+    Eviction,
     Generation,
     Hooks,
     LanguageModel,
@@ -161,9 +162,18 @@ class Assistant(System):
             views[answer.name] = get_modality(answer.modality).View()
         return views
 
-    def stream(self, batch: Batch, settings: Generation) -> Iterator[list[str]]:
-        """What it has answered so far in each row, after each word."""
-        return self.model.generate(batch, self.prompt(batch), settings, self.hooks(batch))
+    def stream(
+        self, batch: Batch, settings: Generation, eviction: Eviction | None = None
+    ) -> Iterator[list[str]]:
+        """What it has answered so far in each row, after each word.
+
+        Args:
+            batch: with the conversations.
+            settings: how words are chosen.
+            eviction: which part of the prompts is kept while answering; all if None.
+        """
+        prompt, hooks = self.prompt(batch), self.hooks(batch)
+        return self.model.generate(batch, prompt, settings, hooks, eviction)
 
     def generate(self, batch: Batch, settings: Generation) -> list[str]:
         """What it answers in each row."""

@@ -66,7 +66,11 @@ def with_conversation(system: str, schema: Schema, user: str, assistant: str) ->
         column: "number" for t in schema.find(role=_READ, modality="table") for column in t.columns
     }
     tables = [f"{column}: {{{column}}}" for column in read]
-    texts = [f for f in schema.find(role=_READ, modality=_SAID) if f.name != answer.name]
+    texts = [
+        f
+        for f in schema.find(role=_READ, modality=_SAID)
+        if f.name != answer.name and f.of is None  # what hangs on another field is part of it
+    ]
     texts.sort(key=lambda field: field.role == "question")
     lines = [f"<{field.name}>" for field in media_of(schema)] + tables
     lines += [f"{{{field.source_columns[0]}}}" for field in texts]
