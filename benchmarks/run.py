@@ -17,7 +17,19 @@ import time
 from harness import REPEATS, Result, Settings, write_record
 from table import format_figure
 
-ALL = ("startup", "ranking", "rows", "data", "video", "clip_step", "matrix_rate", "infonce")
+ALL = (
+    "startup",
+    "ranking",
+    "captions",
+    "rows",
+    "presence",
+    "data",
+    "video",
+    "clip_step",
+    "matrix_rate",
+    "infonce",
+    "look_m",
+)
 APART = ("late_fusion",)  # in an environment of its own: `make bench-autogluon`
 
 

@@ -67,20 +67,25 @@ class Conversing(nn.Module):
     def text_prompt(self, batch: Batch) -> Tokens:
         """The text of each row before its last answer, which is not read."""
         text, words = self.words(batch)
-        return splice(self.asked(text), words, ())
+        return self.checked(splice(self.asked(text), words, ()))
 
     def asked(self, text: Tokens) -> Tokens:
         """The same without the last answer of each row."""
+        if not len(text):
+            return text
         last_turn = text.id("turn").masked_fill(~text.mask, -1).amax(1, keepdim=True)
         is_answer = (text.id("part") == ANSWER) & (text.id("turn") == last_turn)
         return text.replace(mask=text.mask & ~is_answer)
 
     def checked(self, tokens: Tokens) -> Tokens:
-        """The tokens, if the language model can read so many.
+        """The tokens, if the language model can read so many; one that stands for nothing, if none.
 
         Raises:
             UserError: it cannot.
         """
+        if not len(tokens):
+            nothing = tokens.mask.new_zeros(len(tokens.mask), 1)
+            return Tokens(F.pad(tokens.values, (0, 0, 0, 1)), nothing)
         if len(tokens) > self.language.max_tokens:
             raise UserError(
                 f"field '{self.field.name}': {len(tokens)} tokens with all media, and the language "
@@ -136,7 +141,7 @@ class Conversing(nn.Module):
         """What is answered so far to each prompt, after each word."""
         texts = generate(
             self.language,
-            self.checked(prompt),
+            prompt,
             settings,
             end=self.tokenizer.end_id,
             decode=self.tokenizer.decode,
@@ -155,7 +160,7 @@ class Conversing(nn.Module):
         ids, mask = self.candidate_ids(candidates)
         return likelihoods(
             self.language,
-            self.checked(prompt),
+            prompt,
             ids.to(prompt.mask.device),
             mask.to(prompt.mask.device),
             rule=self.rule,
@@ -178,6 +183,11 @@ class Conversing(nn.Module):
 
     def _conversations(self, batch: Batch) -> Entries:
         """Those of the rows that have one; of the others an empty one."""
+        every = torch.arange(batch.size, device=batch.device)
+        if self.field.name not in batch:
+            values = torch.zeros(batch.size, 0, 3, dtype=torch.long, device=batch.device)
+            mask = torch.zeros(batch.size, 0, dtype=torch.bool, device=batch.device)
+            return Entries(values, every, torch.zeros_like(every), mask)
         entries = batch[self.field.name]
         if len(entries) == batch.size and bool(entries.present(batch.size).all()):
             return entries
@@ -185,7 +195,6 @@ class Conversing(nn.Module):
         assert entries.mask is not None
         mask = torch.zeros(batch.size, entries.mask.shape[1], dtype=torch.bool, device=batch.device)
         mask[present] = entries.mask[entries.item == 0]
-        every = torch.arange(batch.size, device=batch.device)
         return Entries(values, every, torch.zeros_like(every), mask)
 
 
@@ -222,18 +231,20 @@ class Joined(Conversing):
     def prompt(self, batch: Batch) -> Tokens:
         """What stands before the last answer of each row, which is not read."""
         text, words = self.words(batch)
-        return splice(self.asked(text), words, self._streams(batch))
+        return self.checked(splice(self.asked(text), words, self._streams(batch)))
 
     def _streams(self, batch: Batch) -> list[Inserted]:
         """The vectors of each media field's entries, as the language model reads them."""
         streams = []
+        said = batch.present(self.field.name)
         for (field, encoder), connector in zip(self.media[0].each(), self.connectors, strict=True):
-            if field.name not in batch or not len(batch[field.name]):
+            # what belongs to no conversation is not looked at
+            entries = batch[field.name].keep(said) if field.name in batch else None
+            if entries is None or not len(entries):
                 none = batch.index[:0]
                 vectors = next(self.language.parameters()).new_zeros(0, 0, self.language.width)
                 streams.append(Inserted(field.modality, vectors, None, none, none))
                 continue
-            entries = batch[field.name]
             values, mask = connector(*encoder(entries.values, entries.mask))
             streams.append(Inserted(field.modality, values, mask, entries.row, entries.item))
         return streams

@@ -192,7 +192,7 @@ def splice(text: Tokens, words: Int[Tensor, "batch length"], streams: Sequence[I
         places.append(is_place)
     ends = size.cumsum(1)
     start = ends - size
-    total = int(ends[:, -1].max()) if words.numel() else 0
+    total = int(size.sum(1).max()) if words.numel() else 0
     is_word = real & (words >= 0)
     rows, at = is_word.nonzero(as_tuple=True)
     values = text.values.new_zeros(len(words), total, text.values.shape[2])
@@ -219,7 +219,7 @@ def splice(text: Tokens, words: Int[Tensor, "batch length"], streams: Sequence[I
         ids["item"][where] = stream.item[entry]
         ids["part"][where] = number_of("media")
     place = torch.arange(total, device=real.device).expand(len(words), total)
-    return Tokens(values, place < ends[:, -1:], {**ids, "position": place})
+    return Tokens(values, place < size.sum(1, keepdim=True), {**ids, "position": place})
 
 
 def _lengths(stream: Inserted) -> Int[Tensor, "entries"]:

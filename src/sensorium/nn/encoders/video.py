@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Shaped, UInt8
@@ -12,7 +14,8 @@ from sensorium.nn.attention import Attention
 from sensorium.nn.blocks import transformer
 from sensorium.nn.encoders.base import Encoded, Encoder
 from sensorium.nn.encoders.image import Pixels, check_patches, convolutional_stem
-from sensorium.types import Field
+from sensorium.nn.pooling import pool
+from sensorium.types import Field, UserError
 
 
 class TimeAttention(nn.Module):
@@ -97,15 +100,36 @@ class VideoEncoder(Encoder):
         mask: Bool[Tensor, "entries frames"] | None = None,
     ) -> Encoded:
         """A vector for each patch of each frame; frame by frame, row by row from the top left."""
+        *_, (vectors, real) = self._walk(values, mask)
+        return vectors, real
+
+    def each_level(
+        self,
+        values: UInt8[Tensor, "entries frames rows columns 3"],
+        mask: Bool[Tensor, "entries frames"] | None,
+        number: int,
+    ) -> list[Float[Tensor, "entries width"]]:
+        """One vector for each entry after each of the last layers, from shallow to deep."""
+        if number > len(self.over_time):
+            raise UserError(f"{number} levels of an encoder that has {len(self.over_time)} layers")
+        found = [pool(vectors, real, self.pooling) for vectors, real in self._walk(values, mask)]
+        return found[len(found) - number :]
+
+    def _walk(
+        self,
+        values: UInt8[Tensor, "entries frames rows columns 3"],
+        mask: Bool[Tensor, "entries frames"] | None,
+    ) -> Iterator[Encoded]:
+        """What is known after each layer, behind the last norm."""
         frames = values.shape[1]
         if mask is not None and bool(mask.all()):
             mask = None
         patches = self.stem(self.pixels(_real(values, mask))).flatten(2).transpose(1, 2)
         x = _grid(patches + self.places, mask, frames) + self.times[:frames, None]
+        real = None if mask is None else mask.repeat_interleave(x.shape[2], 1)
         for time, space in zip(self.over_time, self.over_space, strict=True):
             x = _grid(space(_real(time(x, mask), mask)), mask, frames)
-        real = None if mask is None else mask.repeat_interleave(x.shape[2], 1)
-        return self.norm(x).flatten(1, 2), real
+            yield self.norm(x).flatten(1, 2), real
 
 
 def _real(

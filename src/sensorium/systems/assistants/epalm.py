@@ -23,7 +23,7 @@ the position of its first word (a language model with learned positions adds tha
 question is a new line, which every tokenizer has, in place of a new token. Media are the placeholder's
 business elsewhere; here one token stands for each field, the mean over its entries, and placeholders are
 left out. From scratch (the nano size), stages of their own make the two models first: the language model
-reads the text of the rows, and the encoder of pictures learns to say what a picture looks like in small.
+reads the text of the rows, and an encoder learns to say what a picture, clip or sound is like in small.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from sensorium.types.names import number_of
 
 LANGUAGE, SEE, CONNECT = "language", "see", "connect"
 THUMBNAIL = 8  # pixels of the side of what an encoder from scratch learns to tell
+IN_SMALL = {"image": 3 * THUMBNAIL**2, "audio": 64, "video": 3 * THUMBNAIL**2}
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
     "{% if message.role == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}"
@@ -150,14 +151,14 @@ class EPALM(Assistant):
         )
         self.thumbnails = nn.ModuleDict()
         for found, encoder in self.media.each():
-            if isinstance(encoder, Pretrained):
-                continue
-            if found.modality != "image":
-                raise UserError(
-                    f"{self.name} keeps its encoders as they are, and one from scratch would never "
-                    f"learn: give a published one with --set encoder.{found.name}=hf:NAME_OR_PATH"
-                )
-            self.thumbnails[found.name] = nn.Linear(encoder.width, 3 * THUMBNAIL**2)
+            if not isinstance(encoder, Pretrained):
+                if found.modality not in IN_SMALL:
+                    raise UserError(
+                        f"{self.name} reads {', '.join(IN_SMALL)}, and field '{found.name}' is of "
+                        f"modality {found.modality}; give it the role 'ignore' in the schema"
+                    )
+                size = IN_SMALL[found.modality]
+                self.thumbnails[found.name] = nn.Linear(encoder.width, size)
 
     @staticmethod
     def rule(config: Config) -> LayerRule:
@@ -241,21 +242,21 @@ class EPALM(Assistant):
                 levels = encoder.each_level(entries.values, entries.mask, self.config.levels)
                 every = cast(nn.ModuleList, maps)
                 mapped = [every[i % len(every)](level) for i, level in enumerate(levels)]
-                found = found.index_add(0, entries.row, torch.stack(mapped, 1))
+                stacked = torch.stack(mapped, 1).to(found.dtype)
+                found = found.index_add(0, entries.row, stacked)
                 found = found / entries.counts(batch.size).clamp(min=1)[:, None, None]
             fields.append(found)
         return _Perception(torch.stack(fields, 1), self.config)
 
     def thumbnail_loss(self, batch: Batch) -> Loss:
-        """How far the class token of a picture is from telling its colours in small."""
+        """How far an encoder's last token is from telling what it read in small."""
         errors = [next(self.parameters()).new_zeros(0)]
         for field, encoder in self.media.each():
             if field.name in self.thumbnails and field.name in batch:
                 entries = batch[field.name]
-                told = self.thumbnails[field.name](encoder.each_level(entries.values, None, 1)[0])
-                pixels = entries.values.permute(0, 3, 1, 2).float() / 255
-                small = F.adaptive_avg_pool2d(pixels, THUMBNAIL).flatten(1)
-                errors.append((told - small).square().mean(1))
+                (token,) = encoder.each_level(entries.values, entries.mask, 1)
+                small = in_small(entries.values, field.modality)
+                errors.append((self.thumbnails[field.name](token) - small).square().mean(1))
         return Loss.mean(torch.cat(errors))
 
 
@@ -281,6 +282,17 @@ class _Perception(Hooks):
             written = self._levels[:, :, min((layer - c.first) // each, number - 1)]
         rest = tokens.values[:, written.shape[1] :]
         return tokens.with_values(torch.cat([written.to(rest.dtype), rest], 1))
+
+
+def in_small(values: Tensor, modality: str) -> Float[Tensor, "entries size"]:
+    """The colours of a picture in few pixels, of a clip in the mean over time; how loud a sound is when."""
+    if modality == "audio":
+        loudness = F.adaptive_avg_pool1d(values[:, None].float().square(), IN_SMALL["audio"])
+        return loudness.squeeze(1).sqrt()
+    pixels = values.movedim(-1, -3).float() / 255
+    if modality == "video":
+        pixels = pixels.mean(1)
+    return F.adaptive_avg_pool2d(pixels, THUMBNAIL).flatten(1)
 
 
 def _named(values: Tensor, mask: Tensor, part: str) -> Tokens:
