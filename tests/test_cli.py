@@ -37,8 +37,13 @@ OPTIONS = {
     },
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
+    "generate": {
+        "--text", "--image", "--audio", "--video", "--max-tokens", "--temperature", "--beams",
+        "--kv-cache", "--kv-budget", "--out", "--device",
+    },
+    "chat": {"--max-tokens", "--temperature", "--device"},
     "report": {"--no-samples"},
-    "diagnose": {"--data", "--rows", "--missing", "--device", "--json"},
+    "diagnose": {"--data", "--rows", "--missing", "--boxes", "--device", "--json"},
     "claims": {"--run", "--smoke", "--seeds", "--jobs", "--out", "--record", "--json"},
 }  # fmt: skip
 

@@ -26,7 +26,8 @@ class Answers:
 
     Attributes:
         field: what is predicted.
-        inputs: the fields that the system reads, without those that hang on others.
+        inputs: the fields that the system reads, without those that hang on others, and without a
+            conversation, in which it is asked.
         prepared: the rows that say what is right, with what the system makes of each once.
         rows: their numbers.
         truth: what they say.
@@ -42,7 +43,9 @@ class Answers:
         self.inputs = [
             field.name
             for field in data.schema.find(role=_READ)
-            if field.name in views and not _hangs_on(field, views, data.schema)
+            if field.name in views
+            and field.modality != "conversation"
+            and not _hangs_on(field, views, data.schema)
         ]
         reader = Reader(run.system, data, BATCH, MediaCache(default_cache()))
         self._device = reader.device
@@ -72,7 +75,14 @@ class Answers:
     def exchanged(
         self, name: str, partner: Int[np.ndarray, " rows"]
     ) -> Float[np.ndarray, "rows outputs"]:
-        """Outputs when each row has an input of another row."""
+        """Outputs when each row has an input of another row.
+
+        Where a conversation has places for as many entries as its row has, a row keeps its own if the
+        other has more or fewer.
+        """
+        if name in self.prepared and self.schema.find(modality="conversation"):
+            counts = self.prepared[name].counts(self.prepared.size).numpy()
+            partner = np.where(counts[partner] == counts, partner, np.arange(len(partner)))
         family = self._families([name])
         theirs = self.prepared.take(torch.from_numpy(partner)).only(*family)
         return self._ask(self.prepared.without(*family).joined(theirs))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sensorium.data import Data
+from sensorium.data import Data, MediaCache
 from sensorium.data.missing import Missing, with_missing_now
 from sensorium.data.sources import spread
 from sensorium.diagnostics.answers import Answers
@@ -19,12 +19,14 @@ from sensorium.diagnostics.kinds import kinds_of_rows
 from sensorium.diagnostics.partners import draw_partners
 from sensorium.diagnostics.scoring import Outputs, Score
 from sensorium.diagnostics.shapley import Game, build_game
+from sensorium.diagnostics.streams.study import study_streams
 from sensorium.modalities.scalars import class_names
-from sensorium.systems.base import Predicts
+from sensorium.systems.base import System
+from sensorium.systems.baselines.assistant import Assistant
 from sensorium.tasks import Retrieval
 from sensorium.tasks.intervals import Metric, bootstrap_mean, paired_bootstrap
 from sensorium.training.files import write_json
-from sensorium.training.run import Run, evaluate_system, load
+from sensorium.training.run import Run, default_cache, evaluate_system, load
 from sensorium.types import UserError, draws
 
 ROWS = 1000
@@ -53,14 +55,19 @@ def diagnose(
     *,
     rows: int = ROWS,
     missing: Sequence[str] | None = None,
+    boxes: str = "",
 ) -> Diagnosis:
     """Ask a run about test rows with modalities removed, exchanged and shuffled.
+
+    An assistant is also looked into: how far its streams are apart in each layer, and by which ways
+    what is seen reaches the answer.
 
     Args:
         run: finished.
         data: other rows than its own test rows, all of which may be used; the report shows none.
         rows: how many at most, spread over all.
         missing: what is hidden in these rows, as in `open_data`; None for what the data say.
+        boxes: for an assistant, the field of boxes around what is asked about.
 
     Raises:
         UserError: there are no rows, or none that says what is right.
@@ -74,12 +81,17 @@ def diagnose(
         own = with_missing_now(own, missing, chosen)
     asked = own.missing if data is not None or own.missing_test is None else own.missing_test
     run.system.eval()
-    if isinstance(run.system, Predicts) and run.info["task"] != Retrieval.name:
+    if run.info["task"] == Retrieval.name:
+        content = _of_retrieval(run, own, chosen)
+    elif _has_inputs(run.system):
         num_examples = NUM_EXAMPLES if data is None and own.samples else 0
         training = spread(own.rows("train"), rows) if data is None else None
         content = _of_predictions(run, own, chosen, training, num_examples)
     else:
-        content = _of_retrieval(run, own, chosen)
+        content = {"rows": len(chosen), "set_aside": 0}
+    if isinstance(run.system, Assistant):
+        cache = MediaCache(default_cache())
+        content["streams"] = study_streams(run.system, own, chosen, boxes=boxes, cache=cache)
     content = {
         "task": run.info["task"],
         "data": own.where or own.name,
@@ -89,6 +101,12 @@ def diagnose(
     }
     write_json(run.folder.diagnosis_file, content)
     return Diagnosis(run.folder.path, content)
+
+
+def _has_inputs(system: System) -> bool:
+    """Whether it predicts from something that can be left out."""
+    reads_text_alone = isinstance(system, Assistant) and not len(system.media)
+    return "predict" in system.capabilities and not reads_text_alone
 
 
 def _as_dicts(metrics: Mapping[str, Metric]) -> dict[str, Any]:

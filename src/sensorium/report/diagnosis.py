@@ -49,17 +49,18 @@ def diagnosis_table(content: Content) -> RenderableType:
         for line in grid.lines:
             table.add_row(line.name, *line.cells)
         parts.append(table)
-    if "importance" not in content:
+    if "metric" in content and "importance" not in content:
         parts.append(Text(NO_IMPORTANCE, style="dim"))
-    elif content["importance"]["method"] != "exact":
+    elif "metric" in content and content["importance"]["method"] != "exact":
         parts.append(Text(f"importance: {_method(content['importance'])}", style="dim"))
-    parts += [Text(warning, style="yellow") for warning in interactions.warnings(content)]
+    parts += [Text(warning, style="yellow") for warning in _warnings(content)]
     return Group(*parts)
 
 
 def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
     """The section of a report; without data no rows are shown."""
     view = DiagnosisView(summary=summary(content), grids=_grids(content))
+    view.warnings = _warnings(content)
     if "metric" not in content:
         _add_streams(view, content)
         return view
@@ -71,7 +72,6 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
     view.legend = LEGEND + LEGEND_CONFLICT * bool(content["conflict"])
     view.legend += LEGEND_KINDS * bool(content["kinds"])
     view.legend += interactions.LEGEND * bool(interactions.grids(content))
-    view.warnings = interactions.warnings(content)
     overall = content["importance"]["overall"]
     order = sorted(overall, key=lambda name: -(overall[name]["value"] or 0))
     points = [
@@ -103,10 +103,13 @@ def diagnosis_view(content: Content, data: Data | None) -> DiagnosisView:
     return view
 
 
+def _warnings(content: Content) -> list[str]:
+    return interactions.warnings(content) + streams.warnings(content)
+
+
 def _add_streams(view: DiagnosisView, content: Content) -> None:
     """What was found inside an assistant; its tables are among the others."""
     view.legend = (view.legend + streams.legend(content)).strip()
-    view.warnings += streams.warnings(content)
     view.plots += streams.plots(content)
 
 

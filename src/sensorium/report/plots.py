@@ -28,6 +28,7 @@ _COLOURS = {
     "#050505": "var(--good)",
 }
 INK, MUTED, LINE, ACCENT, GOOD = _COLOURS
+_MOST_TICKS = 12  # for layers
 _MOST_POINTS = 160  # of a curve; more are not seen in a panel of this size
 
 _SETTINGS: dict[str, Any] = {
@@ -214,8 +215,6 @@ def layer_plot(
         label: of the value.
         first: the number of the first layer.
     """
-    from matplotlib.ticker import MaxNLocator
-
     num_layers = max(map(len, curves.values()))
     last = first + num_layers - 1
 
@@ -225,10 +224,9 @@ def layer_plot(
             for name, points in curves.items()
         }
         _named_curves(axes, placed, last)
-        margin = max(num_layers - 1, 1)
-        axes.set_xlim(first - 0.02 * margin, last + 0.28 * margin)
-        axes.xaxis.set_major_locator(MaxNLocator(min(num_layers, 9), integer=True))
-        axes.set_xticks([tick for tick in axes.get_xticks() if first <= tick <= last])
+        width = max(num_layers - 1, 1)
+        axes.set_xlim(first - 0.02 * width, last + (0.28 if any(curves) else 0.02) * width)
+        axes.set_xticks(range(first, last + 1, -(-num_layers // _MOST_TICKS)))
         axes.set_xlabel("layer")
         axes.set_ylabel(label)
 
@@ -278,6 +276,7 @@ def _named_curves(
         axes.plot(across, values, ".", color=colour, linestyle=style, linewidth=1.8)
     low, high = axes.get_ylim()
     ends = _apart({name: points[-1][1] for name, points in curves.items()}, (high - low) / 13)
+    axes.set_ylim(low, max(high, max(ends.values()) + (high - low) / 26))  # room for names
     for place, name in enumerate(curves):
         at = (end, ends[name])
         _annotate(axes, _short(name), at, (7, -3), "data", color=colours[place % 4])

@@ -16,13 +16,13 @@ LEGEND_INTEGRATION = (
 )
 LEGEND_FLOW = (
     " Information flow: what the probability of an answer's first word changes when the tokens of one group "
-    "no longer read those of another in {window} around a layer, on average over rows that are answered "
+    "no longer read those of another in {window}, on average over rows that are answered "
     "rightly. Peak: the mean layer, weighted by what is lost. Random: as many connections are cut "
-    "anywhere. Attention: the share that the reader gives, which need not be what the answer depends on. "
-    "First and last windows are smaller."
+    "anywhere. Attention: the share that the reader gives, which need not be what the answer depends on."
 )
 CAPTION_INTEGRATION = "Distance between {modality} and text after each layer"
 CAPTION_CUT = "Information flow into {target}: change of the answer's probability"
+TARGETS = {"last": "the last token", "question": "the question", "other": "other text"}
 CAPTION_LENS = "What the last token would say after each layer ({kind})"
 
 Content = Mapping[str, Any]
@@ -36,8 +36,9 @@ def legend(content: Content) -> str:
     if rate := found.get("integration"):
         text += LEGEND_INTEGRATION.format(modality=rate["modality"])
     if flow := found.get("flow"):
-        size = "one layer" if flow["window"] == 1 else f"{flow['window']} layers"
-        text += LEGEND_FLOW.format(window=size)
+        size = flow["window"]
+        around = "one layer" if size == 1 else f"{size} layers around one (fewer at the ends)"
+        text += LEGEND_FLOW.format(window=around)
     return text
 
 
@@ -53,8 +54,8 @@ def grids(content: Content) -> list[tuple[str, Grid]]:
             ("rows", ""),
         ]
         cells = [
-            _with_interval(rate["value"], 3),
-            _with_interval(rate["mean_of_layers"], 3),
+            _with_interval(rate["value"]),
+            _with_interval(rate["mean_of_layers"]),
             f"{rate['sets']} x {rate['rows']}",
         ]
         tables.append(("Integration", Grid(headings, [Line(f"{rate['modality']}, text", cells)])))
@@ -82,10 +83,10 @@ def _line(flow: Content) -> Line:
         name,
         [
             f"{cut['rows']:,}",
-            _with_interval(cut["everywhere"], 1, " %"),
-            f"{-cut['drop']['value']:.1f} %",
+            _percent_with_interval(cut["everywhere"]),
+            _percent(-cut["drop"]["value"]),
             numbers.NOTHING if peak is None else f"{peak:.1f}",
-            f"{flow['random']['everywhere']['value']:.1f} %",
+            _percent(flow["random"]["everywhere"]["value"]),
             f"{sum(attention) / len(attention):.2f}" if attention else numbers.NOTHING,
         ],
     )
@@ -107,7 +108,7 @@ def plots(content: Content) -> list[Plot]:
                 if each["target"] == target and each["cut"]["rows"]
             }
             if curves:
-                caption = CAPTION_CUT.format(target=f"the {target}")
+                caption = CAPTION_CUT.format(target=TARGETS[target])
                 drawn.append(Plot(layer_plot(curves, "change in %", first=1), caption))
         for kind, label in (("plain", "no norm before"), ("normed", "final norm at every layer")):
             curves = {name: _points(layers) for name, layers in flow["lens"][kind].items()}
@@ -118,10 +119,10 @@ def plots(content: Content) -> list[Plot]:
 def warnings(content: Content) -> list[str]:
     """Why not to trust some of it, and what could not be measured."""
     found = content.get("streams", {})
-    rate = found.get("integration", {})
-    return [f"Integration rate: {text}." for text in rate.get("warnings", [])] + [
-        f"Not measured ({name}): {reason}." for name, reason in found.get("skipped", {}).items()
-    ]
+    named = (("integration", "Integration rate"), ("flow", "Information flow"))
+    return [
+        f"{name}: {text}." for key, name in named for text in found.get(key, {}).get("warnings", [])
+    ] + [f"Not measured ({name}): {reason}." for name, reason in found.get("skipped", {}).items()]
 
 
 def summary(content: Content) -> str:
@@ -129,14 +130,14 @@ def summary(content: Content) -> str:
     found = content.get("streams", {})
     text = ""
     if rate := found.get("integration"):
-        text += f" Its integration rate is {_with_interval(rate['value'], 3)}."
+        text += f" Its integration rate is {_with_interval(rate['value'])}."
     if flow := found.get("flow"):
         known = [each for each in flow["flows"] if each["cut"]["rows"]]
         drops = {f"{each['source']} → {each['target']}": each["cut"] for each in known}
         most = max(drops, key=lambda name: drops[name]["drop"]["value"])
         text += (
             f" Of {numbers.plural(flow['rows'], 'row')} that it answers rightly (of {flow['asked']:,}), the "
-            f"answer depends most on {most}: {_with_interval(drops[most]['everywhere'], 1, ' %')}."
+            f"answer depends most on {most}: {_percent_with_interval(drops[most]['everywhere'])}."
         )
     return text.strip()
 
@@ -145,7 +146,16 @@ def _points(layers: Sequence[Content]) -> list[tuple[float, float | None, float 
     return [(layer["value"], layer["low"], layer["high"]) for layer in layers]
 
 
-def _with_interval(metric: Content, digits: int, unit: str = "") -> str:
+def _with_interval(metric: Content) -> str:
     value, low, high = (metric[name] for name in ("value", "low", "high"))
-    text = f"{value:.{digits}f}{unit}"
-    return text if low is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _percent(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f} %"  # never -0.0
+
+
+def _percent_with_interval(metric: Content) -> str:
+    low, high = metric["low"], metric["high"]
+    ends = "" if low is None else f" [{_percent(low)[:-2]}, {_percent(high)[:-2]}]"
+    return _percent(metric["value"]) + ends
