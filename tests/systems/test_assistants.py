@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import PIL.Image
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -339,6 +340,24 @@ def test_a_trained_assistant_answers_on_the_command_line(trained):
     done = command("generate", folder, "--text", "?", "--kv-cache", "lookm")
     assert done.code == 2
     assert "Did you mean 'look-m'?" in done.err
+
+
+def test_rows_are_written_about_and_a_question_of_both_kinds_is_refused(trained, tmp_path):
+    folder, picture = trained
+    PIL.Image.open(picture).save(tmp_path / "a.png")
+    rows = [
+        {"image": "a.png", "messages": [{"role": "user", "content": "<image> What?"}]},
+        {"image": "a.png", "messages": [{"role": "user", "content": "And this?"}]},
+        {"image": None, "messages": [{"role": "user", "content": "<image> And now?"}]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "said.parquet"
+    done = command("generate", folder, tmp_path / "rows.jsonl", "--out", out, "--max-tokens", "3")
+    assert done.code == 0, done.err
+    assert pq.read_table(out).num_rows == 3
+    done = command("generate", folder, tmp_path / "rows.jsonl", "--text", "What?")
+    assert done.code == 2
+    assert "either rows to write about, or a question" in done.err
 
 
 def test_captions_are_written_for_rows_with_much_else():
