@@ -29,6 +29,7 @@ ALL = (
     "matrix_rate",
     "infonce",
     "look_m",
+    "decoding",
 )
 APART = ("late_fusion",)  # in an environment of its own: `make bench-autogluon`
 

@@ -1,5 +1,6 @@
 """Claims: verdicts by their rules, results that know when they are stale, experiments that run."""
 
+import gc
 import json
 from dataclasses import replace
 
@@ -146,6 +147,9 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr("sensorium.claims.experiment.run_cell", run_here)
     for name, number in FEWER.items():
         monkeypatch.setattr(name, number)
+    gc.freeze()  # garbage is collected after each stage, among all that tests have imported
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")

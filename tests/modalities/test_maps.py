@@ -364,3 +364,20 @@ def test_as_many_maps_as_pictures():
         augment=None,
     )
     assert "1 entries for 2 of 'image'" in faults[0].reason
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0**24, 1e30, -3e38, 3e38])
+def test_a_channel_that_is_everywhere_the_same_is_scaled_to_a_number(value):
+    field = Field(name="depth", modality="maps")
+    arrays = [np.full((8, 8, 1), value, np.float32)] * 3
+    field = field.replace(fitted=MAPS.fit(field, arrays))
+    found, _ = MAPS.collate(
+        [MAPS.decode(a, field, MapView(size=8)) for a in arrays], field, MapView(size=8)
+    )
+    assert torch.isfinite(found).all()
+
+
+def test_a_range_that_32_bits_cannot_tell_apart_is_refused():
+    for limits in ([2.0**24, 2.0**24 + 1e-3], [-3e38, 3e38]):
+        with pytest.raises(UserError, match="range"):
+            MAPS.check(Field(name="depth", modality="maps", options={"range": limits}))

@@ -43,6 +43,7 @@ _WORDS = frozenset(["depth", "disparity", "infrared", "thermal", "edges"])
 # What the range or the classes are found in.
 _MOST_MAPS, _MOST_PIXELS = 256, 4096
 _PERCENTILES = (1.0, 99.0)
+_LARGEST = 1.7e38  # half of the largest number of 32 bits
 
 # Dark blue, violet, orange, pale yellow: brighter throughout, so that it can be read in grey.
 _RAMP = np.array([(13, 8, 60), (126, 28, 140), (240, 120, 60), (250, 250, 170)], dtype=np.float64)
@@ -123,7 +124,7 @@ class Maps(Modality):
         if not is_classes(field) and "classes" in options:
             raise UserError(f"{place} 'classes': set kind: classes as well")
         limits = options.get("range", [0, 1])
-        if not (len(limits) == 2 and all(map(_is_finite, limits)) and limits[0] < limits[1]):
+        if not (len(limits) == 2 and all(map(_is_finite, limits)) and _differ(*map(float, limits))):
             raise UserError(f"{place} 'range': expected [low, high], found {limits!r:.60}")
         for value in invalid_of(field):
             if not isinstance(value, Real):
@@ -172,8 +173,10 @@ class Maps(Modality):
         found = np.concatenate(parts)
         if is_classes(field):
             return {"classes": _distinct(found).astype(int).ravel().tolist()}
-        low, high = np.nanpercentile(found, _PERCENTILES, axis=0)
-        high = np.where(high > low, high, low + 1)
+        # maps are scaled in 32 bits, in which the two limits, and what is between them, must differ
+        low, high = np.nanpercentile(found.clip(-_LARGEST, _LARGEST), _PERCENTILES, axis=0)
+        apart = np.float32(high) > np.float32(low)
+        high = np.where(apart, high, low + np.maximum(1, np.abs(low) * 1e-6))
         return {"range": np.stack([low, high], axis=1).astype(float).tolist()}
 
     def decode(self, raw: Any, field: Field, view: MapView) -> Map:
@@ -268,6 +271,11 @@ def class_numbers(field: Field) -> list[int]:
 def num_channels(field: Field) -> int:
     """How many numbers a pixel of a collated continuous map has, with the one that marks it."""
     return channels_of(field) + 1
+
+
+def _differ(low: float, high: float) -> bool:
+    """Whether one limit lies above the other, and maps between them can be scaled in 32 bits."""
+    return max(abs(low), abs(high)) <= _LARGEST and bool(np.float32(low) < np.float32(high))
 
 
 def _is_finite(value: Any) -> bool:

@@ -58,7 +58,10 @@ def measure(run: Run) -> dict[str, float]:
     """What the trained model loses if what was opened is closed when it is asked."""
     system = run.system
     assert isinstance(system, AKI)
-    usual, rule = run.evaluate(missing=[], samples=False).scores.metrics["accuracy"].value, system.model.rule
+    usual, rule = (
+        run.evaluate(missing=[], samples=False).scores.metrics["accuracy"].value,
+        system.model.rule,
+    )
     system.model.rule = causal
     closed = run.evaluate(missing=[], samples=False).scores.metrics["accuracy"].value
     system.model.rule = rule
