@@ -144,9 +144,10 @@ def test_it_learns_eight_rows_by_heart(name, task):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    system.eval()
-    last = total(system, batch).item()
-    assert last < 0.5 * first
+        system.eval()
+        if step % 20 == 19 and total(system, batch).item() < 0.5 * first:
+            return
+    pytest.fail(f"{first} became {total(system, batch).item()}")
 
 
 @each_case
