@@ -218,12 +218,12 @@ def fit_picture(picture: PIL.Image.Image, view: ImageView) -> Picture:
     return Picture(pixels, width, height)
 
 
-def check_pixels(picture: PIL.Image.Image) -> None:
+def check_pixels(picture: PIL.Image.Image, most: int = MAX_PIXELS) -> None:
     """Raise a `DecompressionBombError` if decoding a picture would take too much memory or time."""
     in_python = isinstance(picture, PIL.ImageFile.ImageFile) and any(
         tile.codec_name in PIL.Image.DECODERS for tile in picture.tile
     )
-    limit = MAX_PIXELS_IN_PYTHON if in_python else MAX_PIXELS
+    limit = min(most, MAX_PIXELS_IN_PYTHON) if in_python else most
     if picture.width * picture.height > limit:
         raise PIL.Image.DecompressionBombError
 

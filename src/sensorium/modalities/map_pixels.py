@@ -14,9 +14,12 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from sensorium.modalities.image import MAX_PIXELS, TOO_LARGE, check_pixels
+from sensorium.modalities.image import check_pixels
 from sensorium.modalities.media import checked, label
 from sensorium.types import BadValue, Field
+
+MAX_PIXELS = 25_000_000
+"""5,000 x 5,000: a pixel takes 40 bytes while it is scaled."""
 
 MAX_CLASS = 2**24
 """Whole numbers up to here are exact in float32."""
@@ -115,12 +118,12 @@ def _from_file(
         with warnings.catch_warnings():  # of odd metadata and large pictures
             warnings.simplefilter("ignore")
             with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                check_pixels(picture)
+                check_pixels(picture, MAX_PIXELS)
                 return _from_picture(picture)
     except PIL.UnidentifiedImageError:
         raise _bad(field, label(source), "is no map of a known kind") from None
     except PIL.Image.DecompressionBombError:
-        raise _bad(field, label(source), TOO_LARGE) from None
+        raise _bad(field, label(source), f"has more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # decoders of damaged files raise whatever they like
         reason = str(error) or type(error).__name__
         raise _bad(field, label(source), "cannot be decoded", reason) from None
