@@ -57,7 +57,6 @@ def test_every_answer_of_a_dialogue_is_true():
         exchanges = asked_and_answered(row)
         assert row["messages"][0]["content"].startswith("<image>\n")
         assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"] * len(exchanges)
-        assert 1 <= len(exchanges) <= 4
         scene = rows.scene(index)
         for question, answer in exchanges:
             expected = true_answer(question, row, scene)

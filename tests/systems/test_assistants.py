@@ -24,7 +24,7 @@ from commands import run as command
 from sensorium.data import open_data, read_batches
 from sensorium.modalities.text import Tokenizer
 from sensorium.nn.joined import ANSWER
-from sensorium.nn.language import Generation
+from sensorium.nn.language import Eviction, Generation, cache_policy
 from sensorium.nn.masks import causal
 from sensorium.systems.registry import get_system
 from sensorium.tasks import get_task
@@ -293,15 +293,36 @@ def test_lora_keeps_a_published_language_model(tmp_path):
     config = GPT2Config(vocab_size=600, n_embd=32, n_layer=4, n_head=4, n_positions=128)
     torch.manual_seed(1)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    for name in NAMES:
+        system, batch = build(name, language=f"hf:{tmp_path}", lora=4)
+        for stage in system.stages():
+            trained = select_trained(system, stage)
+            of_language = [key for key in trained if key.startswith("model.language.")]
+            assert all(".lora_" in key for key in of_language), (name, stage.name)
+        assert of_language
     system, batch = build("llava", language=f"hf:{tmp_path}", lora=4)
     trained = select_trained(system, system.stages()[-1])
-    of_language = [name for name in trained if name.startswith("model.language.")]
-    assert of_language
-    assert all(".lora_" in name for name in of_language)
+    of_language = [name for name in trained if ".lora_" in name]
     system.stage = "tune"
     (loss,) = system.losses(batch).values()
     loss.value.backward()
     assert all(trained[name].grad is not None for name in of_language if ".lora_B." in name)
+
+
+def test_a_small_cache_is_refused_where_layers_see_differently():
+    system, batch = build("epalm")
+    with pytest.raises(UserError, match="layers differ in who sees whom"):
+        list(system.stream(batch, Generation(max_tokens=2), Eviction(cache_policy("look-m", 0.3))))
+
+
+@torch.no_grad()
+def test_candidates_that_change_are_not_those_of_the_batch_before():
+    system, batch = build("llava")
+    first, other = ["yes", "no"], ["left", "right", "above"]
+    alone = [build("llava")[0].choose(batch, words) for words in (first, other)]
+    assert torch.equal(system.choose(batch, first), alone[0])
+    assert torch.equal(system.choose(batch, other), alone[1])
+    assert torch.equal(system.choose(batch, first), alone[0])
 
 
 def test_what_does_not_fit_is_said(tmp_path):
@@ -331,6 +352,7 @@ def trained(tmp_path_factory):
         "train", "llava", "--data", DIALOGUES, "--out", folder, "--budget", "6steps", *FAST, *sizes
     )
     assert done.code == 0, done.err
+    assert "Trained: " in done.out and f"sensorium chat {folder}" in done.out
     picture = folder.parent / "a.png"
     PIL.Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(picture)
     return folder, picture

@@ -123,10 +123,17 @@ def train(
     page = write_run_report(folder, own)
     show("", f"Run: {folder}", f"Report: {page}")
     place = shlex.quote(str(folder))
-    use = "predict" if "predict" in run.system.capabilities else "embed"
-    file = "predictions.parquet" if use == "predict" else "embeddings.parquet"
+    cost = run.info["cost"]
+    show(
+        f"Trained: {cost['trainable_parameters']:,} of {cost['parameters']:,} weights "
+        f"({cost['trainable_parameters'] / cost['parameters']:.2%})"
+    )
+    uses = {"predict": "predictions", "generate": "texts", "embed": "embeddings"}
+    use = next((use for use in uses if use in run.system.capabilities), "embed")
+    talk = [("Talk with it.", f"sensorium chat {place}")]
     next_steps(
-        ("Use it on new rows.", f"sensorium {use} {place} ROWS --out {file}"),
+        ("Use it on new rows.", f"sensorium {use} {place} ROWS --out {uses[use]}.parquet"),
+        *(talk if "generate" in run.system.capabilities else ()),
         (
             "See whether another system does better.",
             f"sensorium compare --data {shlex.quote(data)} --budget {budget}",

@@ -49,6 +49,7 @@ class Conversing(nn.Module):
                 f"{language.vocabulary_size}; give both of the same model"
             )
         self.tokenizer = view.tokenizer
+        self._candidates: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
 
     def words(self, batch: Batch) -> tuple[Tokens, Int[Tensor, "batch length"]]:
         """The text of each row with its ids, and its numbers with placeholders; no media yet."""
@@ -171,6 +172,9 @@ class Conversing(nn.Module):
         self, candidates: Sequence[str]
     ) -> tuple[Int[Tensor, "candidates length"], Bool[Tensor, "candidates length"]]:
         """The ids of texts as answers, up to the end that the chat template gives an answer."""
+        key = tuple(candidates)
+        if key in self._candidates:  # most batches ask for the same classes
+            return self._candidates[key]
         chat = chat_of(self.tokenizer, self.view.template, self.view.media)
         found = []
         for text in candidates:
@@ -179,7 +183,8 @@ class Conversing(nn.Module):
             )
             found.append(torch.from_numpy(said[said[:, 1] == ANSWER, 0]))
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(ids) for ids in found], True)
-        return nn.utils.rnn.pad_sequence(found, True), mask.bool()
+        self._candidates = {key: (nn.utils.rnn.pad_sequence(found, True), mask.bool())}
+        return self._candidates[key]
 
     def _conversations(self, batch: Batch) -> Entries:
         """Those of the rows that have one; of the others an empty one."""

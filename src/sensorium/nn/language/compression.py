@@ -42,6 +42,7 @@ from sensorium.nn.language.eviction import (
     count_kept,
     shrink,
 )
+from sensorium.nn.masks import Rule
 from sensorium.types import Tokens, UserError, draws
 from sensorium.types.names import did_you_mean, number_of
 
@@ -130,7 +131,15 @@ class Eviction:
             rule: who sees whom.
             cache: an empty one.
             hooks: called as well.
+
+        Raises:
+            UserError: layers differ in who sees whom.
         """
+        if not isinstance(rule, Rule):
+            raise UserError(
+                "a part of the cache cannot be kept where layers differ in who sees whom, since what "
+                "stays is seen by all later words; leave out the cache policy"
+            )
         if cache.read:
             raise ValueError(f"expected an empty cache; this one has read {cache.read} tokens")
         media, entries = is_media(prompt), prompt.mask.sum(1)

@@ -144,8 +144,8 @@ class ULIP(System):
         @classmethod
         def paper(cls) -> Self:
             """Point-BERT beside ViT-B/16; PointNet++ with points_width=256 and points_dropout=0.4."""
-            return cls(
-                tokenizer="hf:openai/clip-vit-base-patch16",
+            towers = DualEncoder.Config.paper().model_dump()
+            points = cls(
                 num_points=8192,
                 points_width=768,
                 points_depth=12,
@@ -155,19 +155,8 @@ class ULIP(System):
                 norm="batch",
                 points_dropout=0.1,
                 prompts=PROMPTS,
-                width=768,
-                depth=12,
-                heads=12,
-                text_width=512,
-                text_depth=12,
-                text_heads=8,
-                embed_dim=512,
-                image_size=224,
-                patch=16,
-                max_tokens=77,
-                clip=True,
-                activation="quick_gelu",
             )
+            return points.model_copy(update=towers)
 
     config: Config
 

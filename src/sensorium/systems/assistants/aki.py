@@ -24,14 +24,14 @@ encoder and a language model from scratch are trained as in LLaVA's nano size.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from sensorium.nn.connectors import Kind
 from sensorium.systems.base import register
-from sensorium.systems.baselines.llava import ALIGN, LANGUAGE, TUNE, LLaVA
+from sensorium.systems.baselines.llava import ALIGN, LANGUAGE, TUNE, Attention, LLaVA
 from sensorium.types import Card, Stage, Tokens
 from sensorium.types.names import number_of
 
@@ -54,7 +54,7 @@ class AKI(LLaVA):
         """Settings; see `LLaVA.Config`. The mask is `mutual`, the connector a resampler."""
 
         connector: Kind = "resampler"
-        attention: Literal["causal", "mutual", "media", "prefix"] = "mutual"
+        attention: Attention = "mutual"
 
         @classmethod
         def paper(cls) -> Self:
@@ -75,10 +75,18 @@ class AKI(LLaVA):
         first, *others = super().stages()
         if first.name == LANGUAGE:
             return [first, *others]
-        common: dict[str, Any] = {"frozen": first.frozen, "learning_rate": 1e-4, "batch_size": 32}
+        trained = (*first.train, self.config.language_weights)
+        common: dict[str, Any] = {"train": trained, "frozen": first.frozen, "batch_size": 32}
         return [
-            Stage(name=ALIGN, share=0.5, weight_decay=0.01, warmup=0.05, **common),
-            Stage(name=TUNE, share=0.5, weight_decay=1e-4, **{**common, "learning_rate": 2e-5}),
+            Stage(
+                name=ALIGN,
+                share=0.5,
+                learning_rate=1e-4,
+                weight_decay=0.01,
+                warmup=0.05,
+                **common,
+            ),
+            Stage(name=TUNE, share=0.5, learning_rate=2e-5, weight_decay=1e-4, **common),
         ]
 
     def targets(self, tokens: Tokens) -> Bool[Tensor, "batch tokens"]:

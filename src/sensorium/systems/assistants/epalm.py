@@ -22,7 +22,8 @@ the prompt's vectors see each other; positions count the text alone, and prompt 
 the position of its first word (a language model with learned positions adds that one's). The end of a
 question is a new line, which every tokenizer has, in place of a new token. Media are the placeholder's
 business elsewhere; here one token stands for each field, the mean over its entries, and placeholders are
-left out. From scratch (the nano size), stages of their own make the two models first: the language model
+left out. A published encoder makes the same vectors in training as after it: nothing is dropped in it.
+From scratch (the nano size), stages of their own make the two models first: the language model
 reads the text of the rows, and an encoder learns to say what a picture, clip or sound is like in small.
 """
 
@@ -171,7 +172,9 @@ class EPALM(Assistant):
         """The maps and the prompt; before them, from scratch, the two models."""
         frozen = tuple(f"media.{name}.*" for name in self.media.frozen)
         rate = {"prompt*": 0.5}
-        trained = ("maps.*", "prompt*", *(("model.language.*",) if self.config.tuned else ()))
+        trained: tuple[str, ...] = ("maps.*", "prompt*")
+        if self.config.tuned or self.config.lora:
+            trained = (*trained, self.config.language_weights)
         if self.config.language:
             common: dict[str, Any] = {
                 "learning_rate": 2e-5,

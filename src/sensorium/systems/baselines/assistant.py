@@ -77,6 +77,11 @@ class AssistantConfig(SystemConfig):
         """Where the tokenizer comes from."""
         return self.tokenizer or self.language or "bpe:4096"
 
+    @property
+    def language_weights(self) -> str:
+        """Those of the language model that are trained where it is: its own, or what stands beside them."""
+        return "model.language.*.lora_*" if self.lora else "model.language.*"
+
     def language_model(self, tokenizer: Tokenizer) -> LanguageModel:
         """The published one, or one from scratch."""
         if self.language:

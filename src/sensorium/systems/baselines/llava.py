@@ -36,6 +36,7 @@ from sensorium.systems.baselines.conversations import conversation_of
 from sensorium.types import Batch, Card, Loss, Schema, Stage, Tokens, UserError
 
 LANGUAGE, ALIGN, TUNE = "language", "align", "tune"
+Attention = Literal["causal", "mutual", "media", "prefix"]
 
 _ASKED = ("media", "question")
 RULES: dict[str, Rule] = {
@@ -83,7 +84,7 @@ class LLaVA(Assistant):
         num_latents: int = 16
         connector_depth: int = 2
         connector_heads: int = 4
-        attention: Literal["causal", "mutual", "media", "prefix"] = "causal"
+        attention: Attention = "causal"
         packed: bool = False
 
         @classmethod
@@ -131,7 +132,7 @@ class LLaVA(Assistant):
                 Stage(name=TUNE, share=0.6, **common),
             ]
         common = {"frozen": frozen, "weight_decay": 0.0, "warmup": 0.03}
-        tuned = (*eyes, "*.lora_*") if self.config.lora else ("*",)
+        tuned = (*eyes, self.config.language_weights)
         rate = 2e-4 if self.config.lora else 2e-5
         return [
             Stage(name=ALIGN, share=0.3, train=eyes, learning_rate=1e-3, batch_size=256, **common),
