@@ -73,6 +73,18 @@ def test_each_modality_changes_only_its_own_weights(data, tokenizer):
         assert all(name.startswith(own) for name in changed)
 
 
+def test_rows_without_pictures_bind_their_first_field_first(data, tokenizer):
+    without = data.with_schema(data.schema.with_roles({"image": "ignore"}))
+    system = make(without, tokenizer)
+    assert [stage.name for stage in system.stages()] == ["table", "sound"]
+    batch = read(system, without)
+    for stage, own in zip(system.stages(), ("space.", "bound.0."), strict=True):
+        trained = train_stage(system, stage, batch)
+        assert any(name.startswith(own) for name in trained)
+    assert bool(system.embed(batch, "sound").isfinite().all())
+    assert system.predict(batch).shape == (batch.size, 8)
+
+
 def test_language_is_tuned_only_where_that_is_asked_for(data, tokenizer):
     system = make(data, tokenizer, freeze=False)
     before = {name: value.clone() for name, value in system.space.target.state_dict().items()}
@@ -240,11 +252,9 @@ def test_weights_of_clip(tmp_path):
 
 
 def test_what_it_needs():
-    for modality in ("image", "text"):
+    for missing, message in (("text", "of modality text"), ("image", "beside text")):
         fields = [
-            Field(name=name, modality=name, role="input")
-            for name in ("image", "text", "audio")
-            if name != modality
+            Field(name=n, modality=n, role="input") for n in ("image", "text") if n != missing
         ]
-        with pytest.raises(UserError, match=f"needs a field of modality {modality}"):
+        with pytest.raises(UserError, match=f"needs a field {message}"):
             LanguageBind.check(Schema(fields=tuple(fields)))

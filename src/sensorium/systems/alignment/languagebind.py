@@ -17,7 +17,8 @@ tower of their own.
 
 Rows without a modality take no part in its loss. A row's vector of a field it lacks is NaN. `predict`
 answers without having seen a label: the class whose name, in `prompts`, lies nearest to the mean of the
-vectors of a row's fields other than its text.
+vectors of a row's fields other than its text. Rows without images have another field in their place: it
+is bound to text in stage 1, and each further one then has a tower of its own.
 
 Differs from the paper:
 - The changes are sums kept beside the shared weights (`nn.adapters`), not copies of the tower: the same
@@ -81,7 +82,8 @@ class LanguageBind(System):
         """Settings; those of the dual encoder for images (`query`) and language (`target`), and more.
 
         Attributes:
-            query: the image field whose tower others share; the only one if empty.
+            query: the image field whose tower others share, or another that is bound first; the only
+                image if empty, or without images the first field there is.
             target: the text field that all others are bound to; the only one if empty.
             anchor: what is bound to: `language`, or `image` (as ImageBind does), for comparison.
             tune: what a modality changes in the tower it shares: attention in `low_rank` or as a
@@ -127,30 +129,42 @@ class LanguageBind(System):
 
     def __init__(self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(config, schema, tokenizer)
-        image = choose_field(type(self), schema, "image", config.query, "query")
+        image = self._first(schema, config.query)
         language = choose_field(type(self), schema, "text", config.target, "target")
         shared = config.model_dump(include=set(DualEncoder.Config.model_fields))
         names = {"query": image.name, "target": language.name}
         self.space = DualEncoder(DualEncoder.Config(**shared | names), schema, tokenizer)
-        others = [
-            field
-            for field in schema.find(role=READS)
-            if field.name not in (language.name, image.name)
-            and field.modality not in ("text", "boxes")
-            and (field.of is None or schema[field.of].modality in ("image", "video"))
-        ]
+        others = [field for field in self._bindable(schema) if field != image]
         self.bound = nn.ModuleList([self._bind(field) for field in others])
         self.temperatures = nn.ModuleList([Temperature(0.07) for _ in others])
         self.label = next(iter(schema.find(role="label", modality="category")), None)
 
     @classmethod
     def check(cls, schema: Schema) -> None:
-        """It needs an image and a text among the fields it may read."""
-        for modality in ("image", "text"):
-            if not schema.find(role=READS, modality=modality):
-                raise UserError(
-                    f"languagebind needs a field of modality {modality} that it may read"
-                )
+        """It needs a text, and a field of another modality, among those it may read."""
+        if not schema.find(role=READS, modality="text"):
+            raise UserError("languagebind needs a field of modality text that it may read")
+        if not cls._bindable(schema):
+            raise UserError(
+                "languagebind needs a field beside text that it may read, such as an image"
+            )
+
+    @classmethod
+    def _first(cls, schema: Schema, name: str) -> Field:
+        """The field of stage 1: the image, or what stands in its place."""
+        if name or schema.find(role=READS, modality="image"):
+            return choose_field(cls, schema, "image", name, "query")
+        return cls._bindable(schema)[0]
+
+    @classmethod
+    def _bindable(cls, schema: Schema) -> list[Field]:
+        """What can be bound to text."""
+        return [
+            field
+            for field in schema.find(role=READS)
+            if field.modality not in ("text", "boxes")
+            and (field.of is None or schema[field.of].modality in ("image", "video"))
+        ]
 
     def _bind(self, field: Field) -> Tower:
         c, image = self.config, self.space.query
