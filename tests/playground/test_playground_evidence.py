@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from looking import relation_of_boxes
 
-from sensorium.playground import view
+from sensorium.playground import PlaygroundError, view
 from sensorium.playground.pictures import pictures
 from sensorium.playground.synthesis import MOTIF, glide, mixture, motif
 from sensorium.playground.words import WORDS
@@ -114,6 +114,32 @@ def test_answers_are_right_and_balanced(tiles):
     for counts in answers.values():
         assert max(counts.values()) - min(counts.values()) <= 1
     assert answers["count"].keys() == {"2", "3", "4"} and len(answers["colour"]) == 8
+
+
+def test_the_boxes_of_what_is_asked_are_known():
+    rows = view("questions", objects="2-4", tiles=1)
+    for index in range(100):
+        row, scene = rows[index], rows.scene(index)
+        named = [n for n in row["objects"] if re.search(rf"\b{n}s?\b", row["question"])]
+        boxes = scene.boxes()[[row["objects"].index(name) for name in named]]
+        assert np.array_equal(row["asked"], boxes)
+        absent = row["kind"] in ("exists", "negation") and row["answer"] != (
+            "yes" if row["kind"] == "exists" else "no"
+        )
+        assert (len(row["asked"]) == 0) == (row["kind"] == "count" or absent)
+
+
+def test_fewer_kinds_of_questions_take_turns():
+    rows = view("questions", kinds="relation,colour", tiles=1)
+    assert [rows[index]["kind"] for index in range(4)] == ["colour", "relation"] * 2
+    assert "kinds=colour,relation" in repr(rows)
+    assert repr(view("questions", kinds="relation,count,exists,negation,colour")) == repr(
+        view("questions")
+    )
+    with pytest.raises(PlaygroundError, match="more objects than 2"):
+        view("questions", kinds="count", objects=2)
+    with pytest.raises(PlaygroundError, match="unknown 'color'.*colour"):
+        view("questions", kinds="color")
 
 
 def test_questions_mean_the_same_in_every_language():

@@ -55,10 +55,10 @@ DIGESTS = {
     ),
     "playground:regions": ("9c5926cb6c72aea87901398f85da2764654ba2c36e7ab8710053b276917e3764"),
     "playground:questions?language=mixed": (
-        "a5f93b3ef3e9e837bffa5b813f550e0c52c070de09049d8aca9f2212e5fef577"
+        "60621bee69c23bce07267577af0029f00400da688909a67e48dd9dedd038335a"
     ),
     "playground:questions?seed=3&holdout=combinations&tiles=1": (
-        "aef801d7f65d5d32ca8790b34115c254f5eb54f000fa7ba807a9d0fce766bfad"
+        "56434215f6cef5818e56fe68a53a17f4c2fbe7d0fd215d407f022b79eabb91a3"
     ),
     "playground:attributes": ("23d0528a90af64004ff6918879f08f78266db276dfb2d1d8afb72194f4204186"),
     "playground:majority": ("74dc9af113dab651e59c91720567705b3f7e95480934049db325b731fac67ace"),

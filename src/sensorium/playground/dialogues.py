@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from sensorium.playground.base import Row
@@ -47,9 +46,8 @@ class Dialogues(Questions):
             {"name": "kind", "modality": "category", "role": "group"},
         ]
 
-    @cached_property
-    def _answers(self) -> dict[str, tuple[str, ...]]:
-        return {**super()._answers, "description": ("",)}
+    def _possible_answers(self) -> dict[str, tuple[str, ...]]:
+        return {**super()._possible_answers(), "description": ("",)}
 
     def _asked(self, stream: Stream, split: str, kind: str, answer: str) -> tuple[Scene, list[int]]:
         if kind == "description":

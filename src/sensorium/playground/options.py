@@ -14,6 +14,7 @@ CHOICES = {
     "signal": ("table", "image", "xor", "redundant", "missing", "noise"),
     "holdout": ("scenes", "objects", "combinations"),
 }
+LISTS = {"kinds": ("exists", "negation", "colour", "count", "relation")}
 SWITCHES = {"tiles", "masks", "irregular"}
 PERCENTAGES = {"missing", "unrelated", "noise", "agreement", "depth"}
 RANGES = {"objects", "named", "turns"}
@@ -70,6 +71,8 @@ def _value(view: str, key: str, value: object) -> int | str:
             known = CHOICES[key]
             raise PlaygroundError(f"{place}: unknown '{value}'. {did_you_mean(str(value), known)}")
         return str(value)
+    if key in LISTS:
+        return _list(place, value, LISTS[key])
     if key in RANGES:
         return _range(place, value)
     number = _whole(place, value)
@@ -81,6 +84,14 @@ def _value(view: str, key: str, value: object) -> int | str:
     if not low <= number <= high:
         raise PlaygroundError(f"{place}: {number} is not from {low} to {high}")
     return number
+
+
+def _list(place: str, value: object, known: tuple[str, ...]) -> str:
+    names = str(value).split(",")
+    for name in names:
+        if name not in known:
+            raise PlaygroundError(f"{place}: unknown '{name}'. {did_you_mean(name, known)}")
+    return ",".join(name for name in known if name in names)
 
 
 def _range(place: str, value: object) -> int | str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from sensorium.playground.base import COMMON, PlaygroundView, Row
 from sensorium.playground.compose import ATTEMPTS, Wish
-from sensorium.playground.options import PlaygroundError
+from sensorium.playground.options import LISTS, PlaygroundError
 from sensorium.playground.pictures import name, pictures
 from sensorium.playground.stream import Stream
 from sensorium.playground.words import WORDS, Phrase, fill
@@ -17,8 +16,9 @@ from sensorium.playground.world import COLOURS, RELATIONS, Scene
 class Questions(PlaygroundView):
     """Questions of five kinds with balanced answers.
 
-    Columns: image, question, answer, kind, objects, language. Kinds take turns, and within a kind
-    so do its answers, so in every split each answer to a kind is right equally often:
+    Columns: image, question, answer, kind, asked (the boxes of the things that the question names
+    and the picture shows), objects, language. Kinds take turns, and within a kind so do its
+    answers, so in every split each answer to a kind is right equally often; `kinds` asks fewer:
 
     - exists, negation: yes, no. "Is there no cat?" is answered yes if there is none.
     - count: how many things (where `objects` is a range).
@@ -28,7 +28,12 @@ class Questions(PlaygroundView):
     """
 
     name = "questions"
-    defaults = COMMON | {"objects": "2-4"}
+    defaults = COMMON | {"objects": "2-4", "kinds": ",".join(LISTS["kinds"])}
+    version = "2"
+
+    def __init__(self, **parameters: object) -> None:
+        super().__init__(**parameters)
+        self._answers = self._possible_answers()
 
     @property
     def fields(self) -> list[dict[str, Any]]:
@@ -38,6 +43,7 @@ class Questions(PlaygroundView):
             {"name": "question", "modality": "text", "role": "question"},
             {"name": "answer", "modality": "category", "role": "answer"},
             {"name": "kind", "modality": "category", "role": "group"},
+            {"name": "asked", "modality": "boxes", "of": "image", "role": "ignore"},
         ]
 
     def scene(self, index: int) -> Scene:
@@ -46,8 +52,7 @@ class Questions(PlaygroundView):
         stream = self._stream("question", split, number)
         return self._asked(stream, split, *self._kind_and_answer(number))[0]
 
-    @cached_property
-    def _answers(self) -> dict[str, tuple[str, ...]]:
+    def _possible_answers(self) -> dict[str, tuple[str, ...]]:
         """The answers that each kind has, by kind."""
         answers: dict[str, tuple[str, ...]] = {
             "exists": ("yes", "no"),
@@ -59,6 +64,13 @@ class Questions(PlaygroundView):
             answers["count"] = tuple(str(number) for number in counts)
         if self._most > 1:
             answers["relation"] = RELATIONS
+        wanted = str(self.parameters["kinds"]).split(",")
+        answers = {kind: found for kind, found in answers.items() if kind in wanted}
+        if not answers:
+            raise PlaygroundError(
+                f"playground view 'questions': kinds={','.join(wanted)} needs more objects than "
+                f"{self.parameters['objects']}; give objects=2-4"
+            )
         return answers
 
     def _kind_and_answer(self, number: int) -> tuple[str, str]:
@@ -117,6 +129,7 @@ class Questions(PlaygroundView):
             "question": fill(template, **slots).text,
             "answer": words.answer(answer),
             "kind": kind,
+            "asked": scene.boxes()[[thing.picture in asked for thing in scene.things]],
             "objects": [name(thing.picture, language) for thing in scene.things],
             "language": language,
         }
