@@ -135,6 +135,8 @@ def test_hostile_headers_of_ply(name):
         (b"ply\nformat ascii 1.0\nelement a 99\nproperty int a\nelement vertex 1\n"
          b"property float x\nend_header\n1\n2\n", "ends before its 99"),
         (b"ply\nformat ascii 1.0\nproperty float x\nend_header\n", "unknown line"),
+        (b"ply\nformat binary_little_endian 1.0\nelement a 1\nproperty int a\nproperty int a\n"
+         b"element vertex 0\nend_header\n", "two properties of one name"),
     ],
 )  # fmt: skip
 def test_broken_headers_of_ply(content, message):

@@ -167,6 +167,8 @@ def _ply_header(content: bytes) -> tuple[str, list[tuple[str, int, list[Property
                 raise UnreadableError(f"has an unknown line in its header: '{line[:60]}'")
     if order is None:
         raise UnreadableError("does not say in its header what format it has")
+    if any(len({own for _, own in has}) < len(has) for _, _, has in elements):
+        raise UnreadableError("has an element with two properties of one name")
     return order, elements, ended.end()
 
 
@@ -175,8 +177,6 @@ def _ply_vertices(content: bytes, order: str, count: int, properties: list[Prope
     names = [name for _, name in properties]
     if None in kinds:
         raise UnreadableError("has lists among the properties of its vertices")
-    if len(set(names)) < len(names):
-        raise UnreadableError("has two properties of one name")
     if not order:
         lines = io.TextIOWrapper(io.BytesIO(content), encoding="latin-1")
         table = _table(lines, None, len(names), count)
