@@ -123,10 +123,12 @@ def test_only_the_words_of_the_answer_are_learned_and_none_of_the_padding(name):
     assert loss.per_item.sum().item() == pytest.approx(sum(hand), rel=1e-4)
 
 
-def test_packed_rows_have_the_same_loss_and_gradients():
+@pytest.mark.parametrize("calibration", ["none", "media"])
+def test_packed_rows_have_the_same_loss_and_gradients(calibration):
     gradients = []
     for packed in (False, True):
-        system, batch = build("llava", packed=packed)
+        system, batch = build("llava", packed=packed, calibration=calibration)
+        miscalibrate(system)
         system.stage = "tune"
         (loss,) = system.losses(batch).values()
         loss.value.backward()
@@ -134,6 +136,38 @@ def test_packed_rows_have_the_same_loss_and_gradients():
         gradients[-1].append(loss.per_item.detach())
     for plain, packed in zip(*gradients, strict=True):
         assert torch.allclose(plain, packed, atol=1e-5)
+
+
+def miscalibrate(system):
+    """Scales and shifts that are not the identity, where there are any."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for vector in () if system.calibration is None else system.calibration.parameters():
+            vector.add_(torch.randn(vector.shape, generator=generator))
+
+
+@torch.no_grad()
+def test_what_is_seen_is_calibrated_while_it_learns_and_while_it_answers():
+    plain, batch = build("llava")
+    system, _ = build("llava", calibration="media")
+    system.stage = plain.stage = "tune"
+    before = [each.losses(batch)["words"].per_item for each in (plain, system)]
+    assert torch.equal(*before)  # it begins as the identity
+    miscalibrate(system)
+    assert not torch.allclose(system.losses(batch)["words"].per_item, before[0], atol=1e-3)
+    assert not torch.allclose(system.predict(batch), plain.predict(batch), atol=1e-4)
+    blind = batch.without("image")
+    assert torch.equal(system.predict(blind), plain.predict(blind))  # text is left as it is
+    everything, _ = build("llava", calibration="all")
+    miscalibrate(everything)
+    assert not torch.allclose(everything.predict(blind), plain.predict(blind), atol=1e-4)
+
+
+def test_calibration_is_trained_in_both_stages_that_see():
+    system, _ = build("llava", calibration="media")
+    own = {f"calibration.{name}" for name, _ in system.calibration.named_parameters()}
+    language, align, tune = (set(select_trained(system, stage)) for stage in system.stages())
+    assert not own & language and own <= align and own <= tune
 
 
 @torch.no_grad()
@@ -263,10 +297,12 @@ def test_the_loss_of_epalm_is_a_sum_for_each_row_times_a_tenth():
     assert whole.value.item() == pytest.approx(sums.mean().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "calibrated"])
 @torch.no_grad()
 def test_with_a_cache_it_says_what_it_says_without(name):
-    system, batch = build(name)
+    system, batch = build("llava", calibration="all") if name == "calibrated" else build(name)
+    if name == "calibrated":
+        miscalibrate(system)
     said = system.generate(batch, Generation(max_tokens=4))
     for row in range(3):
         one = batch.take(torch.tensor([row]))

@@ -1,13 +1,13 @@
-"""Modality calibration: a scale and a shift of visual tokens behind each layer of a language model.
+"""Modality calibration: a scale and a shift of what is seen, behind each layer of a language model.
 
 (MoCa; Huang et al., ICCV 2025, arXiv 2410.07167.) With m = 1 at visual tokens and 0 at others, behind the
 second residual of each layer
 
     h ← h + m (u h + w - h)
 
-so that visual tokens become `u h + w`, and text stays what it is. It adds no loss, and is given to a
-language model as its hooks. It begins as the identity, as in the released recipe (the release's own default
-draws u around 1 and w around 0).
+so that visual tokens (and those of any other medium) become `u h + w`, and text stays what it is. It adds
+no loss, and is given to a language model as its hooks. It begins as the identity, as in the released
+recipe (the release's own default draws u around 1 and w around 0).
 
 Differs from the paper: nothing stands behind the last layer, whose visual tokens no one reads: what was
 learned there would never be trained. Decoding one word at a time needs no exception, since words are no
@@ -30,15 +30,16 @@ class ModalityCalibration(nn.Module, Hooks):
     Args:
         num_layers: of the language model.
         width: of its vectors.
-        modality: of the tokens that are changed; None for all, which is the control with as many
-            parameters.
+        is_for_all: change all tokens, which is the control with as many parameters.
     """
 
-    def __init__(self, num_layers: int, width: int, modality: str | None = "image") -> None:
+    def __init__(self, num_layers: int, width: int, *, is_for_all: bool = False) -> None:
         super().__init__()
-        self.modality = modality
-        self.scale = nn.Parameter(torch.ones(num_layers - 1, width))
-        self.shift = nn.Parameter(torch.zeros(num_layers - 1, width))
+        self.is_for_all = is_for_all
+        # one vector each, since weight decay leaves vectors alone
+        behind = range(num_layers - 1)
+        self.scale = nn.ParameterList([torch.ones(width) for _ in behind])
+        self.shift = nn.ParameterList([torch.zeros(width) for _ in behind])
 
     def enter(self, layer: int, tokens: Tokens) -> Tokens:
         """What the layer before this one gave, calibrated; in single precision."""
@@ -47,7 +48,7 @@ class ModalityCalibration(nn.Module, Hooks):
         states = tokens.values.float()
         changed = self.scale[layer - 1].float() * states + self.shift[layer - 1].float()
         changed = changed.to(tokens.values.dtype)
-        if self.modality is None:
+        if self.is_for_all:
             return tokens.with_values(changed)
-        chosen = tokens.id("modality") == number_of(self.modality)
-        return tokens.with_values(torch.where(chosen[:, :, None], changed, tokens.values))
+        is_text = tokens.id("modality") == number_of("text")
+        return tokens.with_values(torch.where(is_text[:, :, None], tokens.values, changed))

@@ -29,6 +29,8 @@ from torch import Tensor
 from sensorium.modalities.text import Tokenizer
 from sensorium.nn.connectors import Kind, build_connector
 from sensorium.nn.joined import Joined
+from sensorium.nn.language import Hooks
+from sensorium.nn.language.calibration import ModalityCalibration
 from sensorium.nn.masks import Rule, between, causal, own, within
 from sensorium.systems.base import register
 from sensorium.systems.baselines.assistant import Assistant, AssistantConfig
@@ -78,6 +80,8 @@ class LLaVA(Assistant):
                 them; `media`, a medium sees all of itself; `prefix`, media and question see all of
                 each other.
             packed: lay rows of unequal lengths one behind another while training.
+            calibration: scale and shift what is seen behind each layer of the language model (MoCa):
+                tokens of `media`, or `all` tokens, for comparison.
         """
 
         connector: Kind = "mlp"
@@ -86,6 +90,7 @@ class LLaVA(Assistant):
         connector_heads: int = 4
         attention: Attention = "causal"
         packed: bool = False
+        calibration: Literal["none", "media", "all"] = "none"
 
         @classmethod
         def paper(cls) -> Self:
@@ -119,11 +124,18 @@ class LLaVA(Assistant):
         field, view = conversation_of(self.name, schema), config.view(tokenizer, self.media)
         rule = RULES[config.attention]
         self.model = Joined(field, view, language, self.media, connectors, rule)
+        self.calibration = (
+            ModalityCalibration(
+                language.num_layers, language.width, is_for_all=config.calibration == "all"
+            )
+            if config.calibration != "none"
+            else None
+        )
 
     def stages(self) -> list[Stage]:
         """First the connector, then all but a published encoder."""
         frozen = tuple(f"media.{name}.*" for name in self.media.frozen)
-        eyes = ("model.connectors.*", "media.*")
+        eyes = ("model.connectors.*", "media.*", "calibration.*")
         if not self.config.language:
             common: dict[str, Any] = {"frozen": frozen, "learning_rate": 1e-3, "batch_size": 64}
             return [
@@ -150,9 +162,17 @@ class LLaVA(Assistant):
         tokens = model.read(batch)
         rule = causal if self.stage == ALIGN else model.rule
         per_word = model.next_word_losses(
-            tokens, self.targets(tokens), rule=rule, is_packed=self.config.packed
+            tokens,
+            self.targets(tokens),
+            rule=rule,
+            hooks=self.calibration,
+            is_packed=self.config.packed,
         )
         return {"words": Loss.mean(per_word)}
+
+    def hooks(self, batch: Batch) -> Hooks | None:
+        """What is seen is calibrated."""
+        return self.calibration
 
     def targets(self, tokens: Tokens) -> Bool[Tensor, "batch tokens"]:
         """The words that are learned: those of the assistant."""
