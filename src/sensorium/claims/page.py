@@ -67,14 +67,11 @@ def claim_details(claim: Claim, content: Mapping[str, Any] | None, status: str) 
         text = f"Not run yet: about {claim.hours:g} hours on two cores, `--smoke` two minutes."
         return Group(*parts, Text(text, style="yellow"))
     table = plain_table()
-    table.add_column("arm")
-    keys = [claim.metric, *claim.shown]
-    for key in keys:
-        table.add_column("\n".join(filter(None, numbers.metric_label(key))), justify="right")
-    table.add_column("training\ntime", justify="right")
-    for name, arm in content["arms"].items():
-        cells = [numbers.with_interval(key, arm["mean"][key]) for key in keys]
-        table.add_row(Text(name), *cells, numbers.duration(arm["cost"]["training_seconds"]))
+    headings, *rows = _arms(claim, content)
+    for number, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
     parts.append(table)
     parts += [
         Text(f"{entry['condition']}: {_interval(claim, entry)}: {entry['outcome']}")
@@ -100,7 +97,7 @@ def claims_page() -> dict[str, str]:
         verdict = _verdict(result)[0]
         seeds = "" if result is None else str(len(result.content["seeds"]))
         cells = [f"[{claim.name}](#{claim.name})", f"`{claim.system}`", verdict]
-        lines.append("| " + " | ".join([*cells, _first_condition(result), seeds]) + " |")
+        lines.append(_line([*cells, _first_condition(result), seeds]))
         sections += _section(claim, result)
         if result is not None:
             files[f"claims/{claim.name}.svg"] = standalone(_plot(claim, result.content))
@@ -121,19 +118,14 @@ def _section(claim: Claim, result: Result | None) -> list[str]:
         lines += [*(f"- {text}" for text in claim.differs), ""]
     if result is None:
         return [*lines, "Not run yet.", ""]
-    content, keys = result.content, [claim.metric, *claim.shown]
+    content = result.content
     lines += [f"**{_verdict(result)[0]}**", ""]
-    lines += ["| arm | part | " + " | ".join(map(numbers.one_line, keys)) + " | training |"]
-    lines += ["|---|---|" + "---|" * (len(keys) + 1)]
-    for name, arm in content["arms"].items():
-        values = [numbers.with_interval(key, arm["mean"][key]) for key in keys]
-        cost = numbers.duration(arm["cost"]["training_seconds"])
-        lines.append("| " + " | ".join([name, claim.arms[name].part, *values, cost]) + " |")
+    headings, *rows = _arms(claim, content)
+    lines += [_line(headings), "|" + "---|" * len(headings), *map(_line, rows)]
     lines += ["", f"![{claim.name}](claims/{claim.name}.svg)", ""]
     lines += ["| condition | measured | outcome |", "|---|---|---|"]
     for entry in content["conditions"]:
-        cells = [entry["condition"], _interval(claim, entry), entry["outcome"]]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(_line([entry["condition"], _interval(claim, entry), entry["outcome"]]))
     by_seed = [
         f"{name}: " + ", ".join(f"{value:.3f}" for value in arm["seeds"][claim.metric])
         for name, arm in content["arms"].items()
@@ -144,6 +136,25 @@ def _section(claim: Claim, result: Result | None) -> list[str]:
     lines += [f"Run {ran} on {machine['cores']} cores ({machine['processor']}),"]
     lines += [f"torch {machine['torch']}, {content['training_hours']:.1f} hours of training.", ""]
     return lines
+
+
+def _arms(claim: Claim, content: Mapping[str, Any]) -> list[list[str]]:
+    """The metrics of all arms, with headings; of arms and metrics, what there is more of goes down."""
+    keys = [claim.metric, *claim.shown]
+    rows = [["arm", "part", *map(numbers.one_line, keys), "training"]]
+    for name, arm in content["arms"].items():
+        values = [numbers.with_interval(key, arm["mean"][key]) for key in keys]
+        cost = numbers.duration(arm["cost"]["training_seconds"])
+        rows.append([name, claim.arms[name].part, *values, cost])
+    return (
+        rows
+        if len(content["arms"]) >= len(keys)
+        else [list(row) for row in zip(*rows, strict=True)]
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _plot(claim: Claim, content: Mapping[str, Any]) -> str:
@@ -178,4 +189,5 @@ def _first_condition(result: Result | None) -> str:
 
 
 def _interval(claim: Claim, entry: Mapping[str, Any]) -> str:
-    return numbers.with_interval(claim.metric, entry)
+    metrics = {str(condition): condition.metric for condition in claim.holds_if}
+    return numbers.with_interval(metrics.get(entry["condition"]) or claim.metric, entry)

@@ -14,7 +14,7 @@ def metric_value(key: str, value: float | None) -> str:
     if value is None:
         return NOTHING
     name = _parts(key)[1]
-    if name.endswith("rank"):
+    if name.endswith("_rank"):
         return f"{value:.1f}"
     return f"{value:.4g}" if name in _IN_UNITS_OF_THE_TARGET else f"{value:.3f}"
 

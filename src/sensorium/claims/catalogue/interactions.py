@@ -75,6 +75,8 @@ CLAIM = Claim(
         "rank is Spearman's correlation over tasks between the middle of the interval and what joint "
         "fusion gains in accuracy over additive fusion, both trained on pairs with labels that the "
         "bounds have not seen; that of a heuristic counts with the sign that suits it",
+        "inside is how often a joint network's accuracy lies within the limits that the bounds set; they "
+        "know eight clusters of the vectors that it reads, and so miss an accuracy of 1 by some 0.003",
         "violations are those of 3,000 random 2x2x2 tables in place of 100,000",
     ),
     budget="300steps",
