@@ -1,6 +1,7 @@
 """Maps: own units to [0, 1], classes kept whole, and pixels that say nothing never taken for values."""
 
 import io
+import resource
 
 import numpy as np
 import PIL.Image
@@ -131,6 +132,17 @@ def test_scaled_values_stay_between_the_smallest_and_the_largest(height, width, 
     assert there.size == 0 or (
         there.min() >= np.nanmin(raw) - 1e-5 and there.max() <= np.nanmax(raw) + 1e-5
     )
+
+
+def test_a_long_map_is_scaled_along_its_long_side_first():
+    raw = np.random.default_rng(0).normal(size=(300, 7)).astype(np.float32)
+    raw[::5] = np.nan
+    np.testing.assert_allclose(decode(raw).values, decode(raw.T).values.swapaxes(0, 1), atol=1e-5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for shape in ((4_000_000, 1), (1, 4_000_000)):
+        assert (decode(np.ones(shape, np.float32), size=64).values == 1).all()
+    # 64 columns of 4 million, twice, would be 2 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6
 
 
 def test_fits():

@@ -177,7 +177,11 @@ def mean(
     channels = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)[None]
     valid = channels.isfinite()
     both = torch.cat([torch.where(valid, channels, 0.0), valid.float()])
-    scaled = F.interpolate(both, (high, wide), mode="bilinear", antialias=True)
-    total, weight = scaled
+    height, width = values.shape[:2]
+    if height * wide > width * high:
+        # width is scaled first, but a column of millions must not grow to 64 columns of millions
+        both = F.interpolate(both, (high, width), mode="bilinear", antialias=True)
+    both = F.interpolate(both, (high, wide), mode="bilinear", antialias=True)
+    total, weight = both
     mean = torch.where(weight >= 0.5, total / weight.clamp(min=0.5), torch.nan)
     return mean.permute(1, 2, 0).numpy()
