@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sensorium.data import open_data
+from sensorium.data import open_data, read_batches
+from sensorium.modalities.series import SeriesView
 from sensorium.types import Schema
 
 COLOURS = ["red", "green", "blue"]
@@ -67,6 +68,18 @@ def test_a_clinic(scans):
     assert "same in all rows" in data.reasons["scanner"]
     assert "empty" in data.reasons["empty"]
     assert "label by its name" in data.reasons["diagnosis"]
+
+
+def test_tables_that_rows_name_are_series_or_clouds(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i}.csv").write_text(f"time,a,b\n0,{i},1\n1,2,3\n2,4,{i}\n")
+    rows = [{"ecg_file": f"{i}.csv", "cloud": f"{i}.csv", "label": "ab"[i % 2]} for i in range(12)]
+    data = open_rows(tmp_path, rows)
+    assert roles(data)["ecg"] == ("series", "input")
+    assert roles(data)["cloud"] == ("points", "input")
+    fitted = data.fit()
+    (batch,) = read_batches(fitted, np.arange(12), {"ecg": SeriesView(length=4)}, batch_size=12)
+    assert len(batch["ecg"]) == 12
 
 
 def test_pairs(scans):

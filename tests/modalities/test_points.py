@@ -500,3 +500,5 @@ def test_columns_of_arrays_are_clouds_if_they_are_called_so():
     )
     assert POINTS.guess("measurements", rows) == 0
     assert POINTS.guess("x", ["a/1.ply", "a/2.obj"]) > 0.9
+    assert POINTS.guess("cloud", ["a/1.csv", "a/2.npy"]) > 0.9
+    assert POINTS.guess("x", ["a/1.csv", "a/2.csv"]) == 0

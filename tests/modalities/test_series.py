@@ -385,6 +385,8 @@ def test_guess():
     assert SERIES.guess("ecg", [[0.1, 0.2, 0.3], [0.5, 0.1]]) > 0
     assert SERIES.guess("ecg", [{"time": [0, 1], "a": [1, 2]}]) > 0
     assert SERIES.guess("ecg", [np.zeros((5, 2))]) > 0
+    assert SERIES.guess("ecg", ["a/1.csv", "a/2.csv", None]) > 0.9
+    assert SERIES.guess("cloud", ["a/1.csv", "a/2.csv"]) == 0
     for values in (["a", "b"], [[1.0], [2.0]], [["cat"], ["dog"]], [{"a": 1}], [3.5], []):
         assert SERIES.guess("x", values) == 0
 

@@ -196,7 +196,14 @@ def _organising(columns: Mapping[str, _Column], key: str | None) -> dict[str, st
 
 
 def _is_media(column: _Column) -> bool:
-    return column.modality not in ("", "text") and bool(get_modality(column.modality).suffixes)
+    return column.modality not in ("", "text") and (
+        bool(get_modality(column.modality).suffixes) or _names_series(column)
+    )
+
+
+def _names_series(column: _Column) -> bool:
+    """Whether the cells name files that are series."""
+    return column.modality == "series" and all(isinstance(v, str) for v in column.values)
 
 
 def _fields(columns: Mapping[str, _Column], organising: Mapping[str, str]) -> list[Field]:
@@ -242,7 +249,10 @@ def _media_field(column: _Column, fields: Iterable[Field]) -> Field:
     if name in {entry.name for entry in fields}:
         name = column.name
     return Field(
-        name=name, modality=column.modality, column=None if name == column.name else column.name
+        name=name,
+        modality=column.modality,
+        column=None if name == column.name else column.name,
+        options={"path": True} if _names_series(column) else {},
     )
 
 

@@ -33,7 +33,8 @@ GREY = 0.5
 """The colour of points without one."""
 
 _FEWEST = 16  # points of an array that is taken for a cloud without being told so
-_NAMES = ("point", "cloud", "pcd", "lidar", "xyz")
+NAMES = ("point", "cloud", "pcd", "lidar", "xyz")
+_TABLES = (".csv", ".npy")
 _MOST_DROPPED = 0.875
 _SCALE = (0.8, 1.25)
 _SHIFT = 0.1
@@ -99,11 +100,11 @@ class Points(Modality):
     options = MappingProxyType({"path": bool, "up": ("y", "z")})
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
-        """Files of these types, or arrays of 3, 6 or 9 columns under a name that says so."""
-        share = share_of_files(values, self.suffixes)
+        """Files of these types; under a name that says so also tables, or arrays of 3, 6 or 9 columns."""
+        named = any(name in column.lower() for name in NAMES)
+        share = share_of_files(values, (*self.suffixes, *(_TABLES if named else ())))
         if share > 0.5:
             return 0.98 * share
-        named = any(name in column.lower() for name in _NAMES)
         arrays = [_as_array(value) for value in values] if named else []
         fits = [a is not None and len(a) >= _FEWEST and a.shape[1] in (3, 6, 9) for a in arrays]
         return 0.97 * float(bool(fits) and all(fits))

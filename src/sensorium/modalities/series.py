@@ -17,6 +17,8 @@ from torch import Tensor
 
 from sensorium.modalities.base import Modality, View, is_missing, side_by_side
 from sensorium.modalities.cells import LARGEST
+from sensorium.modalities.media import share_of_files
+from sensorium.modalities.points import NAMES as NAMES_OF_POINTS
 from sensorium.modalities.series_cells import UNITS, averaged, is_file, named_channels, read_series
 from sensorium.types import BadValue, Field, UserError
 from sensorium.types.names import did_you_mean
@@ -24,6 +26,7 @@ from sensorium.types.names import did_you_mean
 KINDS = ("time", "channel")
 
 _SURELY_LONG = 8
+_TABLES = (".csv", ".parquet")
 
 
 class SeriesView(View):
@@ -79,7 +82,14 @@ class Series(Modality):
             raise UserError(f"field '{field.name}': two columns of time, {' and '.join(times[:2])}")
 
     def guess(self, column: str, values: Sequence[Any]) -> float:
-        """Lists or arrays of numbers, or mappings to such; surer if most have eight samples or more."""
+        """Tables, a file for each row, unless their name speaks of points; or numbers in cells.
+
+        These are lists, arrays or mappings, of which it is surer if most have eight samples or more.
+        """
+        if not any(name in column.lower() for name in NAMES_OF_POINTS):
+            share = share_of_files(values, _TABLES)
+            if share > 0.5:
+                return 0.95 * share
         if not values or not all(isinstance(v, (list, tuple, np.ndarray, Mapping)) for v in values):
             return 0.0
         if any(isinstance(v, np.ndarray) and v.dtype == np.uint8 for v in values):
