@@ -160,9 +160,9 @@ def _grids(content: Content) -> list[tuple[str, Grid]]:
         headings = [
             ("class", ""),
             ("rows", ""),
-            ("with nothing", "recall"),
-            *((name, "importance") for name in names),
-            ("with all", "recall"),
+            ("recall with nothing", ""),
+            *((f"+ {name}", "") for name in names),
+            ("= with all", ""),
         ]
         lines = [
             Line(
