@@ -163,6 +163,28 @@ def test_what_is_seen_is_calibrated_while_it_learns_and_while_it_answers():
     assert not torch.allclose(everything.predict(blind), plain.predict(blind), atol=1e-4)
 
 
+def test_it_begins_with_the_eye_of_another_system(tmp_path):
+    scenes = "playground:scenes?objects=2&pictures=30&train=64&validation=16&test=16&size=32"
+    sizes = {"width": 32, "image_size": 32, "text_depth": 1}
+    options = {"workers": 0, "batch_size": 16, "learning_rate": 1e-9}
+    common = {"budget": "1steps", "options": options}
+    start = train("dual-encoder", scenes, out=tmp_path / "dual", settings=sizes, **common)
+    own = {"encoder_width": 32, "image_size": 32, "width": 32}
+    found = train(
+        "llava", QUESTIONS, out=tmp_path / "a", settings=own, init=tmp_path / "dual", **common
+    )
+    eye = start.system.query.encoder.state_dict()
+    assert len(eye) > 10
+    for name, value in found.system.media[0].state_dict().items():
+        torch.testing.assert_close(value, eye[name], atol=1e-6, rtol=0)
+    # an eye of another depth is not taken in part
+    own |= {"encoder_depth": 1}
+    with pytest.raises(UserError, match="no encoder of the same field and size"):
+        train(
+            "llava", QUESTIONS, out=tmp_path / "b", settings=own, init=tmp_path / "dual", **common
+        )
+
+
 def test_calibration_is_trained_in_both_stages_that_see():
     system, _ = build("llava", calibration="media")
     own = {f"calibration.{name}" for name, _ in system.calibration.named_parameters()}

@@ -16,13 +16,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float, Shaped
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from sensorium.modalities.base import View
 from sensorium.modalities.text import Tokenizer
+from sensorium.nn.encoders import named_encoders
 from sensorium.nn.language.generation import Generation
+from sensorium.nn.weights import below
 from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 from sensorium.types.schema import explain
@@ -139,8 +142,21 @@ class System(nn.Module, ABC):
         return batch
 
     def weights_from(self, start: System) -> dict[str, Tensor]:
-        """The weights of another system by the names they have here, for a run that starts from it."""
-        return start.state_dict()
+        """The weights of another system by the names they have here, for a run that starts from it.
+
+        These are the same names, but for encoders: of one that reads the same field there, or the only
+        one of its modality, and has the same shape, all weights are those of the encoder here.
+        """
+        weights, own = start.state_dict(), self.state_dict()
+        theirs = named_encoders(start)
+        for place, field in named_encoders(self).items():
+            alike = [name for name, other in theirs.items() if other.modality == field.modality]
+            named = [name for name in alike if theirs[name].name == field.name]
+            for source in named or alike if len(named or alike) == 1 else []:
+                found = below(source, weights)
+                if _shapes(found) == _shapes(below(place, own)):
+                    weights |= {f"{place}.{name}": value for name, value in found.items()}
+        return weights
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """The losses; what wrappers for several processes call."""
@@ -225,6 +241,10 @@ class Chooses(Protocol):
     def choose(self, batch: Batch, candidates: Sequence[str]) -> Float[Tensor, "batch candidates"]:
         """The log-likelihood of each candidate as the answer; the row's own is not read."""
         ...
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
 
 
 def choose_field(

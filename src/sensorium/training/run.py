@@ -228,7 +228,8 @@ def train(
         budget: for example `500steps`, `3epochs` or `2m`.
         seed: of initial weights, order, draws and dropout.
         device: `cpu` or `cuda`; None for the best there is.
-        init: a run whose weights are the start, where names and shapes agree.
+        init: a run whose weights are the start, where names (of encoders, their fields) and shapes
+            agree.
         cache: the folder of the media cache; None for one in the user's cache folder.
         report: called with each line of metrics.
 
@@ -407,14 +408,14 @@ def build_options(options: TrainingOptions | Mapping[str, Any] | None) -> Traini
 
 
 def build_tokenizer(config: SystemConfig, data: Data, start: Run | None) -> Tokenizer | None:
-    """The tokenizer that the settings ask for; that of the run it starts from, if there is one."""
+    """That of a published model, if the settings name one; else of the run it starts from, or a new one."""
     if not any(get_modality(f.modality).written and f.role != "ignore" for f in data.schema):
         return None
-    if start is not None and start.system.tokenizer is not None:
-        return start.system.tokenizer
     kind, _, value = config.tokenizer_source.partition(":")
     if kind == "hf" and value:
         return Tokenizer.from_hub(value)
+    if start is not None and start.system.tokenizer is not None:
+        return start.system.tokenizer
     if kind == "bpe" and value.isdigit():
         return Tokenizer.train(data.texts(TEXTS_FOR_TOKENIZER), int(value))
     raise UserError(
@@ -436,7 +437,8 @@ def warm_start(system: System, start: Run) -> None:
     }
     if not fitting:
         raise UserError(
-            f"--init {start.folder.path}: none of its weights fits '{system.name}' in name and shape"
+            f"--init {start.folder.path}: none of its weights fits '{system.name}' in name and shape, and "
+            "it has no encoder of the same field and size"
         )
     system.load_state_dict(fitting, strict=False)
 

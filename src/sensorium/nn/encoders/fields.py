@@ -15,6 +15,7 @@ from sensorium.modalities.image import ImageView
 from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders.base import Encoder, embed_field
 from sensorium.nn.encoders.build import build_encoder, specs_of
+from sensorium.nn.encoders.tower import Tower
 from sensorium.nn.pretrained import Pretrained
 from sensorium.types import Batch, Entries, Field
 
@@ -111,3 +112,15 @@ class FieldEncoders(nn.ModuleList):
             rows = present.nonzero().squeeze(1)
             vectors[field.name] = Entries(vector[rows], rows, torch.zeros_like(rows), embedded=True)
         return batch.with_fields(**vectors)
+
+
+def named_encoders(module: nn.Module) -> dict[str, Field]:
+    """The encoders of fields anywhere within a module: the names of their places, and what they read."""
+    found = {}
+    for name, part in module.named_modules():
+        start = f"{name}." if name else ""
+        if isinstance(part, Tower):
+            found[f"{start}encoder"] = part.field
+        elif isinstance(part, FieldEncoders):
+            found |= {f"{start}{place}": field for place, field in enumerate(part.fields)}
+    return found

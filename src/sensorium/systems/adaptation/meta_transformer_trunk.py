@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sensorium.nn.blocks import Layers
+from sensorium.nn.weights import below
 from sensorium.systems.baselines.clip_weights import convert, read_clip
 from sensorium.types import Schema, UserError
 from sensorium.types.draws import permutation
@@ -60,7 +61,7 @@ def load_trunk(trunk: Layers, source: Source, shape: Mapping[str, object]) -> No
     settings: Mapping[str, Any]
     if source.kind == "hf":
         settings, weights = read_clip(source.where)
-        found = _below("query.encoder.layers", convert(weights))
+        found = below("query.encoder.layers", convert(weights))
     elif source.kind == "run":
         settings, found = _of_run(Path(source.where))
     else:
@@ -105,13 +106,8 @@ def _of_run(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     sides = [f"{field.role}.encoder.layers" for field in images]
     for prefix in ("trunk", "image.encoder.layers", *sides):
         if f"{prefix}.0.attention.query.weight" in weights:
-            return settings, _below(prefix, weights)
+            return settings, below(prefix, weights)
     raise UserError(
         f"setting trunk: the run in {path} has no tower of pictures; expected one of a dual encoder "
         "with an image on one side, or of meta-transformer"
     )
-
-
-def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = prefix + "."
-    return {n.removeprefix(start): w for n, w in weights.items() if n.startswith(start)}

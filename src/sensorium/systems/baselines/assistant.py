@@ -63,7 +63,7 @@ class AssistantConfig(SystemConfig):
     key_heads: int = 2
     encoder: dict[str, str] = Setting(default_factory=dict)
     encoder_width: int = 128
-    encoder_depth: int = 2
+    encoder_depth: int = 3
     encoder_heads: int = 4
     image_size: int = 64
     patch: int = 16
