@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sensorium.claims.base import Arm, Claim, above
-from sensorium.diagnostics.streams.study import measure_flow
+from sensorium.diagnostics.streams.study import NothingRight, measure_flow
 from sensorium.systems.baselines.assistant import Assistant
 from sensorium.systems.baselines.llava import ALIGN, LANGUAGE, TUNE
 from sensorium.training.run import Run
-from sensorium.types import UserError
 
 WINDOW = 3
 BY_QUESTION = "lost without image → question, above image → last"
@@ -69,7 +68,7 @@ def measure(run: Run) -> dict[str, float]:
     assert isinstance(system, Assistant)
     try:
         found = measure_flow(system, data, data.rows("test"), size=WINDOW, boxes="asked")
-    except UserError:
+    except NothingRight:
         found = {"flows": []}
     curves = {f"{entry['source']} → {entry['target']}": entry for entry in found["flows"]}
     lost = {name: _lost(curves, name, "cut") for name in FLOWS}

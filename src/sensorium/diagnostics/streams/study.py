@@ -34,6 +34,11 @@ from sensorium.systems.baselines.assistant import Assistant
 from sensorium.tasks.intervals import bootstrap_mean
 from sensorium.types import Batch, Tokens, UserError, draws
 
+
+class NothingRight(UserError):
+    """No row is answered rightly, so that there is nothing that could be lost."""
+
+
 RIGHT = 200
 """Rows that are answered rightly, of which as many are taken at most."""
 
@@ -156,7 +161,7 @@ def measure_flow(
         cache: of decoded media.
 
     Raises:
-        UserError: no row is answered rightly.
+        NothingRight: no row is answered rightly.
     """
     medium, modality = stream_of(system)
     num_layers = system.model.language.num_layers
@@ -177,7 +182,7 @@ def measure_flow(
         if found.num_right >= most:
             break
     if not found.num_right:
-        raise UserError(
+        raise NothingRight(
             f"{data.name}: none of {found.num_asked:,} rows is answered rightly, and information flow "
             "is measured on those that are; train it longer, or give rows with answers"
         )
