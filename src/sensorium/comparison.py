@@ -139,6 +139,7 @@ def compare(
             "size": size,
             "options": build_options(options).model_dump(exclude_defaults=True),
             "evaluation": {"pools": list(pools) if pools else None, "max_rows": max_rows},
+            "init": None,
             "device": device,
             "cache": str(cache) if cache else None,
         }

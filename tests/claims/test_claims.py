@@ -2,23 +2,25 @@
 
 import gc
 import json
+import time
 from dataclasses import replace
 
 import jaxtyping
 import pytest
+import torch
 
 from sensorium.claims import registry
 from sensorium.claims.base import Arm, Claim, Condition, above, judge, near
 from sensorium.claims.catalogue.interbert import _relation
 from sensorium.claims.experiment import record, run_claim, smoke
-from sensorium.claims.page import claims_page
-from sensorium.claims.registry import claims, find_claims, fingerprints, read_result
+from sensorium.claims.page import _section, claims_page
+from sensorium.claims.registry import Result, claims, find_claims, fingerprints, read_result
 from sensorium.cli import main
 from sensorium.playground.base import GeneratedView
 from sensorium.systems.registry import catalogue
 from sensorium.tasks.intervals import Metric
 from sensorium.training import cells
-from sensorium.training.files import write_json
+from sensorium.training.files import read_tensors, write_json
 from sensorium.types import UserError
 
 CLAIM = Claim(
@@ -208,6 +210,90 @@ def test_what_is_hidden_from_an_arm_is_hidden_in_its_runs(tmp_path):
         assert (data["missing"], data["missing_test"]) == (missing, [])
     with pytest.raises(UserError, match="its data was"):
         run_claim(replace(smoke(claim), missing_test=None), tmp_path)
+
+
+STILL = {"learning_rate": 1e-12, "weight_decay": 0.0}
+SMALL = {"width": 8, "depth": 1}
+BEGUN = replace(
+    CLAIM,
+    starts={
+        "first": Arm("late-fusion", "start", SMALL, budget="5steps"),
+        "second": Arm("late-fusion", "start", SMALL, STILL, start="first"),
+    },
+    arms={
+        "ours": Arm("late-fusion", "system", SMALL, STILL, start="second"),
+        "theirs": Arm("late-fusion", "baseline", SMALL, STILL),
+    },
+)
+
+
+def weights(out, name, seed):
+    return read_tensors(out / "runs" / f"{name}-seed{seed}" / "model.safetensors")
+
+
+def test_arms_begin_with_the_weights_of_the_start_of_their_seed(tmp_path, in_this_process):
+    result = run_claim(smoke(BEGUN), tmp_path, seeds=2)
+    for seed in range(2):
+        first, ours = weights(tmp_path, "first", seed), weights(tmp_path, "ours", seed)
+        theirs = weights(tmp_path, "theirs", seed)
+        assert all(torch.allclose(first[name], ours[name], atol=1e-6) for name in first)
+        assert not all(torch.allclose(first[name], theirs[name], atol=1e-6) for name in first)
+    assert list(result["arms"]) == ["ours", "theirs"]
+    assert result["starts"]["first"]["metric"] == "accuracy"
+    assert result["training_hours"] > 0
+    text = "\n".join(_section(BEGUN, Result(result, "current")))
+    assert "*first*: `late-fusion` on `playground:attributes`, classification, 5steps" in text
+    assert "With its weights begin: second." in text
+
+
+def test_what_arms_begin_with_is_part_of_the_configuration():
+    longer = replace(BEGUN.starts["first"], budget="6steps")
+    other = replace(BEGUN, starts={**BEGUN.starts, "first": longer})
+    assert other.configuration != BEGUN.configuration
+    assert "starts" not in CLAIM.configuration
+    assert list(smoke(BEGUN).starts) == ["first", "second"]
+    assert smoke(BEGUN).starts["first"].budget == ""
+
+
+def test_a_start_is_made_before_what_begins_with_it():
+    backwards = dict(reversed(BEGUN.starts.items()))
+    with pytest.raises(ValueError, match="'second' begins with 'first', which is not made before"):
+        replace(BEGUN, starts=backwards)
+    with pytest.raises(ValueError, match="'ours' begins with 'theirs', which is not made before"):
+        replace(CLAIM, arms={**CLAIM.arms, "ours": replace(CLAIM.arms["ours"], start="theirs")})
+
+
+def test_with_more_jobs_an_arm_waits_for_its_start(tmp_path, monkeypatch):
+    events = []
+
+    def run(cell, report, threads):
+        events.append(("begun", cell.name, cell.seed))
+        time.sleep(0.0 if cell.name == "theirs" else 0.2)
+        events.append(("ended", cell.name, cell.seed))
+        return None if cell.name == "first" else "enough"
+
+    monkeypatch.setattr("sensorium.claims.experiment.run_cell", run)
+    ours = replace(BEGUN.arms["ours"], start="first")
+    claim = replace(
+        smoke(BEGUN),
+        starts={"first": BEGUN.starts["first"]},
+        arms={"ours": ours, "theirs": BEGUN.arms["theirs"]},
+    )
+    with pytest.raises(UserError, match="ours, seed 0: enough"):
+        run_claim(claim, tmp_path, seeds=3, jobs=3)
+    for seed in range(3):
+        ended, begun = ("ended", "first", seed), ("begun", "ours", seed)
+        assert events.index(ended) < events.index(begun)
+    assert events[:3] == [("begun", "first", seed) for seed in range(3)]
+
+
+def test_nothing_begins_with_what_failed(tmp_path):
+    broken = replace(BEGUN.starts["first"], data="playground:scenes?train=20&validation=5&test=5")
+    claim = replace(smoke(BEGUN), starts={**BEGUN.starts, "first": broken})
+    with pytest.raises(UserError, match="first, seed 0: .*label"):
+        run_claim(claim, tmp_path)
+    assert not (tmp_path / "runs" / "second-seed0").exists()
+    assert not (tmp_path / "runs" / "ours-seed0").exists()
 
 
 def test_a_failed_run_names_arm_and_reason(tmp_path):

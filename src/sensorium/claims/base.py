@@ -12,7 +12,7 @@ MOST_SEEDS_WITHOUT_VERDICT = 4
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 Outcome = Literal["holds", "fails", "unclear"]
-Part = Literal["system", "baseline", "ablation", "control"]
+Part = Literal["system", "baseline", "ablation", "control", "start"]
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """For each arm and metric, one value a seed; the seeds in the same order everywhere."""
@@ -29,6 +29,10 @@ class Arm:
         options: of the training, beside those of the claim.
         data: if it is trained and scored on other data than the claim's.
         missing: what is hidden, where it is not what the claim hides.
+        task: where it is not the claim's.
+        budget: where it is not the claim's.
+        start: whose weights it begins with: those of the run with this name among the claim's starts,
+            of the same seed.
     """
 
     system: str
@@ -37,6 +41,9 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
     missing: tuple[str, ...] | None = None
+    task: str = ""
+    budget: str = ""
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,8 @@ class Claim:
         differs: how the experiment is smaller than, or other than, the paper's, and why.
         budget: of each run.
         hours: that the full experiment takes on two cores.
+        starts: runs that others begin with, by name, in the order in which they are made: what all arms
+            share, so that it is made once a seed and differences are none of its.
         missing: what is hidden in the rows, as `sensorium.open` takes it.
         missing_test: what is hidden in test rows instead; None for the same.
         options: of the training, for all arms.
@@ -134,6 +143,7 @@ class Claim:
     hours: float
     shown: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
+    starts: Mapping[str, Arm] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     missing_test: tuple[str, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -146,6 +156,19 @@ class Claim:
             for name in (condition.arm, condition.minus):
                 if name is not None and name not in self.arms:
                     raise ValueError(f"claim '{self.name}': there is no arm '{name}'")
+        made: list[str] = [""]
+        for name, run in self.runs.items():
+            if run.start not in made:
+                raise ValueError(
+                    f"claim '{self.name}': '{name}' begins with '{run.start}', which is not made before"
+                )
+            if name in self.starts:
+                made.append(name)
+
+    @property
+    def runs(self) -> dict[str, Arm]:
+        """All that is trained, by name: first what others begin with."""
+        return {**self.starts, **self.arms}
 
     def data_of(self, arm: Arm) -> str:
         """What an arm is trained and scored on."""
@@ -161,23 +184,28 @@ class Claim:
     @property
     def configuration(self) -> dict[str, Any]:
         """All that decides the result, fit for JSON; a change makes results stale."""
-        return {
-            "arms": {
-                name: {
-                    "system": arm.system,
-                    "settings": dict(arm.settings),
-                    "options": {**self.options, **arm.options},
-                    "data": self.data_of(arm),
-                    **self.missing_of(arm),
-                }
-                for name, arm in self.arms.items()
-            },
+        found = {
+            "arms": {name: self._configured(arm) for name, arm in self.arms.items()},
             "task": self.task,
             "metric": self.metric,
             "budget": self.budget,
             "evaluation": dict(self.evaluation),
             "measure": self.measure,
             "holds_if": [str(condition) for condition in self.holds_if],
+        }
+        if self.starts:
+            found["starts"] = {name: self._configured(arm) for name, arm in self.starts.items()}
+        return found
+
+    def _configured(self, arm: Arm) -> dict[str, Any]:
+        own = {name: getattr(arm, name) for name in ("task", "budget", "start")}
+        return {
+            "system": arm.system,
+            "settings": dict(arm.settings),
+            "options": {**self.options, **arm.options},
+            "data": self.data_of(arm),
+            **self.missing_of(arm),
+            **{name: value for name, value in own.items() if value},
         }
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sensorium import __version__
-from sensorium.claims.base import Claim, judge
+from sensorium.claims.base import Arm, Claim, judge
 from sensorium.claims.registry import PACKAGE, RESULTS, fingerprints
 from sensorium.comparison import environment
 from sensorium.data import open_data
@@ -62,22 +62,36 @@ def run_claim(
     """
     RunFolder(out).create()
     known = fingerprints(claim)
-    cells = {
-        (name, seed): _cell(claim, name, seed, out, known)
-        for seed in range(seeds or claim.seeds)
-        for name in claim.arms
-    }
+    chosen = range(seeds or claim.seeds)
+    # starts before all arms, so that few runs wait for theirs
+    order = [(name, seed) for name in claim.starts for seed in chosen]
+    order += [(name, seed) for seed in chosen for name in claim.arms]
+    cells = {(name, seed): _cell(claim, name, seed, out, known) for name, seed in order}
     for cell in cells.values():
         cell.check()
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    errors: dict[tuple[str, int], Future[str | None]] = {}
+
+    def run(name: str, seed: int) -> str | None:
+        before = errors.get((claim.runs[name].start, seed))
+        # it was taken up before this one, so that waiting for it ends
+        if before is not None and before.result():
+            return "what it begins with failed"
+        return run_cell(cells[name, seed], report, threads)
+
     with RunFolder(out).locked(), ThreadPoolExecutor(jobs) as pool:
-        waiting = [cell for cell in cells.values() if not cell.is_done()]
-        errors = pool.map(lambda cell: run_cell(cell, report, threads), waiting)
-        failed = [
-            f"{cell.name}, seed {cell.seed}: {error}"
-            for cell, error in zip(waiting, errors, strict=True)
-            if error
-        ]
+        for key, cell in cells.items():
+            if not cell.is_done():
+                errors[key] = pool.submit(run, *key)
+        try:
+            failed = [
+                f"{name}, seed {seed}: {error.result()}"
+                for (name, seed), error in errors.items()
+                if error.result()
+            ]
+        finally:
+            for error in errors.values():
+                error.cancel()  # of what has not begun, if it was interrupted
     if failed:
         raise UserError(f"claim '{claim.name}': {failed[0]}. The same command tries again")
     result = _result(claim, cells, known)
@@ -97,18 +111,21 @@ def smoke(claim: Claim) -> Claim:
     return replace(
         claim,
         data=_small(claim.data),
-        arms={
-            name: replace(
-                arm,
-                data=_small(arm.data) if arm.data else "",
-                options={k: v for k, v in arm.options.items() if k not in SMOKE_OPTIONS},
-            )
-            for name, arm in claim.arms.items()
-        },
+        arms={name: _short(arm) for name, arm in claim.arms.items()},
+        starts={name: _short(arm) for name, arm in claim.starts.items()},
         budget=SMOKE_BUDGET,
         options={**claim.options, **SMOKE_OPTIONS},
         evaluation={**claim.evaluation, "max_rows": SMOKE_SCORED},
         seeds=1,
+    )
+
+
+def _short(arm: Arm) -> Arm:
+    return replace(
+        arm,
+        data=_small(arm.data) if arm.data else "",
+        budget="",
+        options={k: v for k, v in arm.options.items() if k not in SMOKE_OPTIONS},
     )
 
 
@@ -120,9 +137,8 @@ def _small(where: str) -> str:
 
 
 def _cell(claim: Claim, name: str, seed: int, out: Path, known: Mapping[str, str]) -> Cell:
-    arm = claim.arms[name]
+    arm = claim.runs[name]
     data = open_data(claim.data_of(arm), **claim.missing_of(arm))  # type: ignore[arg-type]
-    folder = out / "runs" / f"{name.replace(' ', '-')}-seed{seed}"
     spec = {
         "system": arm.system,
         "seed": seed,
@@ -131,28 +147,35 @@ def _cell(claim: Claim, name: str, seed: int, out: Path, known: Mapping[str, str
         "data": data.recipe,
         "data_version": data.version,
         "schema": None,
-        "task": claim.task,
-        "budget": claim.budget,
+        "task": arm.task or claim.task,
+        "budget": arm.budget or claim.budget,
         "size": "nano",
         "evaluation": dict(claim.evaluation),
-        "measure": claim.measure,
+        "measure": claim.measure if name in claim.arms else "",
+        "init": str(_folder(out, arm.start, seed)) if arm.start else None,
         # runs of other code are not taken for runs of this one
         "code": known[f"system {arm.system}"],
         "device": None,
         "cache": None,
     }
-    return Cell(name, seed, folder, spec)
+    return Cell(name, seed, _folder(out, name, seed), spec)
+
+
+def _folder(out: Path, name: str, seed: int) -> Path:
+    return out / "runs" / f"{name.replace(' ', '-')}-seed{seed}"
 
 
 def _result(
     claim: Claim, cells: Mapping[tuple[str, int], Cell], known: Mapping[str, str]
 ) -> dict[str, Any]:
     seeds = sorted({seed for _, seed in cells})
-    metrics, costs = {}, {}
-    for name in claim.arms:
-        runs = [cells[name, seed] for seed in seeds]
-        metrics[name] = _by_seed([_metrics(cell) for cell in runs], [claim.metric, *claim.shown])
-        costs[name] = _mean_cost([RunFolder(cell.folder).read_run()["cost"] for cell in runs])
+    runs = {name: [cells[name, seed] for seed in seeds] for name in claim.runs}
+    costs = {
+        name: _mean_cost([RunFolder(cell.folder).read_run()["cost"] for cell in each])
+        for name, each in runs.items()
+    }
+    shown = [claim.metric, *claim.shown]
+    metrics = {name: _by_seed(list(map(_metrics, runs[name])), shown) for name in claim.arms}
     verdict, conditions = judge(claim, metrics)
     first, *others = claim.arms
     return {
@@ -167,6 +190,9 @@ def _result(
                 "cost": costs[name],
             }
             for name, values in metrics.items()
+        },
+        "starts": {
+            name: {**_main_metric(runs[name]), "cost": costs[name]} for name in claim.starts
         },
         "differences": [
             {
@@ -188,11 +214,23 @@ def _result(
 
 
 def _metrics(cell: Cell) -> dict[str, float]:
-    evaluation = json.loads(RunFolder(cell.folder).evaluation_file.read_text())
-    found = {name: metric["value"] for name, metric in evaluation["metrics"].items()}
+    found = {name: metric["value"] for name, metric in _evaluation(cell)["metrics"].items()}
     if cell.spec["measure"]:
         found |= json.loads(cell.measures_file.read_text())
     return found
+
+
+def _main_metric(cells: Sequence[Cell]) -> dict[str, Any]:
+    """How good runs are by the metric of their own task."""
+    found = [_evaluation(cell) for cell in cells]
+    name = found[0]["main_metric"]
+    mean = mean_over_seeds([each["metrics"][name]["value"] for each in found])
+    return {"metric": name, "mean": mean.as_dict()}
+
+
+def _evaluation(cell: Cell) -> dict[str, Any]:
+    evaluation: dict[str, Any] = json.loads(RunFolder(cell.folder).evaluation_file.read_text())
+    return evaluation
 
 
 def _by_seed(runs: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, list[float]]:

@@ -113,6 +113,7 @@ def _section(claim: Claim, result: Result | None) -> list[str]:
     lines += [f"Experiment: {task}, about {claim.hours:g} hours on two cores.", ""]
     for name, what in describe_missing(claim.missing_of(next(iter(claim.arms.values())))).items():
         lines += [f"{name.capitalize()}: `{what}`.", ""]
+    lines += [text for name in claim.starts for text in (_start(claim, name, result), "")]
     if claim.differs:
         lines += ["How it differs from the paper's or is smaller:", ""]
         lines += [*(f"- {text}" for text in claim.differs), ""]
@@ -136,6 +137,20 @@ def _section(claim: Claim, result: Result | None) -> list[str]:
     lines += [f"Run {ran} on {machine['cores']} cores ({machine['processor']}),"]
     lines += [f"torch {machine['torch']}, {content['training_hours']:.1f} hours of training.", ""]
     return lines
+
+
+def _start(claim: Claim, name: str, result: Result | None) -> str:
+    """What others begin with, and how good it is."""
+    start = claim.starts[name]
+    begun = [other for other, run in claim.runs.items() if run.start == name]
+    who = "All arms" if begun == list(claim.arms) else "; ".join(begun)
+    text = f"Made once a seed, *{name}*: `{start.system}` on `{claim.data_of(start)}`"
+    text += f", {start.task or claim.task}, {start.budget or claim.budget}"
+    found = result and result.content.get("starts", {}).get(name)
+    if found:
+        mean = numbers.with_interval(found["metric"], found["mean"])
+        text += f"; {numbers.one_line(found['metric'])} {mean}"
+    return f"{text}. With its weights begin: {who}."
 
 
 def _arms(claim: Claim, content: Mapping[str, Any]) -> list[list[str]]:

@@ -87,14 +87,14 @@ def fingerprints(claim: Claim) -> dict[str, str]:
     from sensorium.systems.registry import get_system
 
     found = {"configuration": _digest([json.dumps(claim.configuration, sort_keys=True)])}
-    systems = sorted({arm.system for arm in claim.arms.values()})
+    systems = sorted({arm.system for arm in claim.runs.values()})
     of_systems = {name: _composed_of(get_system(name).__module__) for name in systems}
     for name, modules in of_systems.items():
         found[f"system {name}"] = _code(map(_file, sorted(modules)))
     if claim.measure:
         module = claim.measure.partition(":")[0]
         found["measure"] = _code(map(_file, sorted(_composed_of(module, "diagnostics"))))
-    for where in sorted({claim.data_of(arm) for arm in claim.arms.values()}):
+    for where in sorted({claim.data_of(arm) for arm in claim.runs.values()}):
         found[f"data {where}"] = open_data(where).version
     return found | {"core": _core()}
 

@@ -159,6 +159,7 @@ def _run_in_this_process(spec_file: Path) -> None:
             options=spec["options"],
             budget=spec["budget"],
             seed=spec["seed"],
+            init=spec["init"],
             device=spec["device"],
             cache=spec["cache"],
             report=say,
