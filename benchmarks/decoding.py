@@ -4,17 +4,18 @@ and a training step of an assistant with rows packed and padded."""
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from harness import Figure, Result, Settings, Target, take_turns
-from sensorium.nn.language import Decoder, DecoderConfig, load_language_model
+from sensorium.nn.language import Decoder, DecoderConfig, Generation, generate, load_language_model
 from sensorium.nn.masks import causal, packed
-from sensorium.types import Tokens
 from sensorium.types.tokens import packed_rows
 
 PROMPT, WORDS = 256, 64
+NEVER = -1  # no word ends an answer
 VOCABULARY, WIDTH, DEPTH, HEADS, KEY_HEADS = 8000, 512, 8, 8, 4
 ROWS, PICTURES, PATCHES = 16, 4, 64
 
@@ -82,20 +83,14 @@ def _speed(
 ) -> dict[str, list[float]]:
     said = {}
 
+    def hear(words: Sequence[int]) -> str:
+        said["ours"] = list(words)
+        return ""
+
     def our_words() -> None:
-        cache = ours.new_cache(PROMPT + WORDS)
-        tokens = ours.words(ids)
-        words = []
-        state = ours(tokens, cache=cache).values[:, -1]
-        for step in range(WORDS):
-            word = ours.logits(state).argmax(1)
-            words.append(int(word))
-            position = torch.full((1, 1), PROMPT + step)
-            mask = torch.ones(1, 1, dtype=torch.bool)
-            new = Tokens(ours.embed(word)[:, None], mask, {"position": position})
-            if step + 1 < WORDS:
-                state = ours(new, cache=cache).values[:, 0]
-        said["ours"] = words
+        settings = Generation(max_tokens=WORDS)
+        for _ in generate(ours, ours.words(ids), settings, end=NEVER, decode=hear):
+            pass
 
     def their_words() -> None:
         out = theirs.generate(

@@ -1,5 +1,7 @@
 """Language models: published ones give their own numbers, a cache changes none, words are chosen as told."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -231,6 +233,30 @@ def test_rows_say_in_a_batch_what_they_say_alone(settings):
         rows = torch.tensor([row])
         *_, alone = generate(model, prompt, asked, end=0, decode=decode, rows=rows)
         assert alone == [together[row]]
+
+
+def test_having_spoken_changes_nothing_but_where_numbers_lie():
+    torch.manual_seed(0)
+    spoken = Decoder(DecoderConfig(vocabulary_size=97, width=32, depth=2))
+    silent = copy.deepcopy(spoken)
+    ids = torch.randint(97, (1, 5))
+    with torch.inference_mode():
+        *_, _ = generate(spoken, spoken.words(ids), Generation(), end=0, decode=str)
+    gate = spoken.layers[0].gate_up.weight
+    assert gate.stride() == (1, gate.shape[0])
+    assert spoken.head.weight is spoken.embedding.weight
+    losses = []
+    for model in (spoken, silent):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = model.logits(model(model.words(ids)).values).square().mean()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, other in zip(spoken.parameters(), silent.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
