@@ -28,6 +28,7 @@ WHERE = {
     "classification": "playground:attributes?train=64&validation=16&test=40&pictures=30",
     "regression": "playground:attributes?train=64&validation=16&test=40&pictures=30",
     "vqa": "playground:questions?train=64&validation=16&test=40&pictures=30",
+    "reconstruction": "playground:layers?train=64&validation=16&test=40&pictures=30&size=32",
 }
 # Rows for systems that read what those lack.
 OWN_ROWS = {
@@ -82,6 +83,14 @@ def outputs(system, batch):
             found["score_pairs"] = system.score_pairs(batch)
         if "predict" in system.capabilities:
             found["predict"] = system.predict(batch)
+        if "reconstruct" in system.capabilities:
+            said = system.reconstruct(batch, system.reconstructed)
+            # whole numbers may be rounded either way
+            found |= {
+                f"reconstruct {name}": entries.values
+                for name, entries in said.items()
+                if entries.values.is_floating_point()
+            }
     assert found
     return found
 

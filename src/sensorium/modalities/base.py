@@ -135,6 +135,10 @@ class Modality(ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """Decoded entries as one tensor, and a mask of what is real if they differ in length."""
 
+    def uncollate(self, value: Tensor, field: Field) -> Any:
+        """The decoded value that one of the values of `collate` stands for, as `show` takes it."""
+        raise NotImplementedError(f"{self.name} has no way back from a batch")
+
     def freeze(self, value: Any) -> tuple[NDArray[Any], str]:
         """A decoded value as an array and a note, for the media cache; `thaw` undoes it."""
         return value, ""

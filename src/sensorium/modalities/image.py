@@ -150,6 +150,10 @@ class Image(Modality):
         """The pictures side by side; channels last, as they are stored."""
         return torch.from_numpy(np.stack([value.pixels for value in values])), None
 
+    def uncollate(self, value: UInt8[Tensor, "size size 3"], field: Field) -> Picture:
+        """The picture."""
+        return Picture(value.cpu().numpy(), value.shape[1], value.shape[0])
+
     def freeze(self, value: Picture) -> tuple[NDArray[Any], str]:
         """The pixels, and the original's width and height."""
         return value.pixels, json.dumps([value.width, value.height])

@@ -217,6 +217,18 @@ class Maps(Modality):
         scaled = ((stacked - low) / (high - low)).clamp(0, 1)
         return torch.cat([torch.where(valid, scaled, 0.0), valid.float()], -1), None
 
+    def uncollate(
+        self, value: Float[Tensor, "size size numbers"] | Int[Tensor, "size size"], field: Field
+    ) -> Map:
+        """The map, in its own unit."""
+        if is_classes(field):
+            numbers = np.array([*class_numbers(field), np.nan], dtype=np.float32)
+            return Map(numbers[value.cpu().numpy()][..., None], value.shape[1], value.shape[0])
+        low, high = np.array(value_range(field), dtype=np.float32).T
+        shares = value.float().cpu().numpy()
+        known = low + shares[..., :-1] * (high - low)
+        return Map(np.where(shares[..., -1:] > 0, known, np.nan), value.shape[1], value.shape[0])
+
     def freeze(self, value: Map) -> tuple[NDArray[Any], str]:
         """The values, and the original's width and height."""
         return value.values, json.dumps([value.width, value.height])

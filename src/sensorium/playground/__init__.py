@@ -11,7 +11,7 @@ from sensorium.playground.dialogues import Dialogues
 from sensorium.playground.graphs import Graphs
 from sensorium.playground.known import Known
 from sensorium.playground.majority import Majority
-from sensorium.playground.maps import Maps
+from sensorium.playground.maps import Layers, Maps
 from sensorium.playground.options import PlaygroundError
 from sensorium.playground.presence import Presence
 from sensorium.playground.questions import Questions
@@ -38,6 +38,7 @@ _VIEWS: dict[str, type[GeneratedView]] = {
         Shapes,
         Videos,
         Maps,
+        Layers,
         Dialogues,
         Albums,
         Presence,

@@ -117,6 +117,31 @@ class Maps(PlaygroundView):
         }
 
 
+class Layers(Maps):
+    """Scenes with maps of them, and how many things there are.
+
+    Columns: those of `maps`. The label is the number of things, which may lie on each other; picture,
+    depth and segments may be read, infrared not.
+    """
+
+    name = "layers"
+    defaults = CAPTIONED | {"objects": "1-4"}
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        """The schema."""
+        roles = {"infrared": "ignore", "segments": "input", "caption": "ignore"}
+        fields = super().fields
+        return [
+            field | {"role": roles.get(field["name"], field.get("role", "input"))}
+            for field in fields
+        ]
+
+    def _row(self, split: str, number: int) -> Row:
+        things = len(self._scene(split, number).things)
+        return super()._row(split, number) | {"label": str(things)}
+
+
 def _maps(
     scene: Scene, ground: Ground
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]:

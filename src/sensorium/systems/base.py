@@ -8,6 +8,7 @@ Capabilities are methods a system has or has not; tasks ask for them and never f
     predict(batch)        -> (B, C)   class probabilities, or (B,) values
     generate(batch, how)  -> B texts  what is answered in each row
     choose(batch, texts)  -> (B, C)   log-likelihood of each of some answers
+    reconstruct(batch, fields) -> Entries   of each field, as a row could have them
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 
 from sensorium.modalities.base import View
 from sensorium.modalities.text import Tokenizer
-from sensorium.nn.encoders import named_encoders
+from sensorium.nn.encoders import modules_of_fields
 from sensorium.nn.language.generation import Generation
 from sensorium.nn.weights import below
-from sensorium.types import Batch, Card, Field, Loss, Schema, Stage, UserError
+from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
 from sensorium.types.schema import explain
 
@@ -144,18 +145,21 @@ class System(nn.Module, ABC):
     def weights_from(self, start: System) -> dict[str, Tensor]:
         """The weights of another system by the names they have here, for a run that starts from it.
 
-        These are the same names, but for encoders: of one that reads the same field there, or the only
-        one of its modality, and has the same shape, all weights are those of the encoder here.
+        These are the same names, but for what belongs to a field, such as its encoder: that of the same
+        field there, or else of one of its modality, gives its weights if it has the same shape and no
+        other fits as well.
         """
         weights, own = start.state_dict(), self.state_dict()
-        theirs = named_encoders(start)
-        for place, field in named_encoders(self).items():
-            alike = [name for name, other in theirs.items() if other.modality == field.modality]
-            named = [name for name in alike if theirs[name].name == field.name]
-            for source in named or alike if len(named or alike) == 1 else []:
+        theirs = modules_of_fields(start)
+        shapes = {place: _shapes(below(place, weights)) for place in theirs}
+        for place, field in modules_of_fields(self).items():
+            fitting = [p for p in theirs if theirs[p].modality == field.modality]
+            fitting = [p for p in fitting if shapes[p] == _shapes(below(place, own))]
+            fitting = [p for p in fitting if theirs[p].name == field.name] or fitting
+            beside = [p for p in fitting if p.rpartition(".")[0] == place.rpartition(".")[0]]
+            for source in beside or fitting if len(beside or fitting) == 1 else []:
                 found = below(source, weights)
-                if _shapes(found) == _shapes(below(place, own)):
-                    weights |= {f"{place}.{name}": value for name, value in found.items()}
+                weights |= {f"{place}.{name}": value for name, value in found.items()}
         return weights
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
@@ -173,6 +177,7 @@ class System(nn.Module, ABC):
                 ("predict", Predicts),
                 ("generate", Generates),
                 ("choose", Chooses),
+                ("reconstruct", Reconstructs),
             )
             if isinstance(self, protocol)
         )
@@ -240,6 +245,25 @@ class Chooses(Protocol):
 
     def choose(self, batch: Batch, candidates: Sequence[str]) -> Float[Tensor, "batch candidates"]:
         """The log-likelihood of each candidate as the answer; the row's own is not read."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Predicts whole fields from others."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the fields that it can predict from."""
+        ...
+
+    @property
+    def reconstructed(self) -> tuple[str, ...]:
+        """The names of those that it can predict."""
+        ...
+
+    def reconstruct(self, batch: Batch, fields: Sequence[str]) -> dict[str, Entries]:
+        """One entry of each field for each row, collated as rows that have it are."""
         ...
 
 

@@ -6,13 +6,21 @@ from sensorium.tasks.answering import QuestionAnswering
 from sensorium.tasks.base import Evaluation, Task
 from sensorium.tasks.captioning import Captioning
 from sensorium.tasks.prediction import Classification, Regression
+from sensorium.tasks.reconstruction import Reconstruction
 from sensorium.tasks.retrieval import Retrieval
 from sensorium.types import Schema, UserError
 from sensorium.types.names import did_you_mean
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (Retrieval, Classification, Regression, QuestionAnswering, Captioning)
+    for task in (
+        Retrieval,
+        Classification,
+        Regression,
+        QuestionAnswering,
+        Captioning,
+        Reconstruction,
+    )
 }
 
 
@@ -55,6 +63,7 @@ __all__ = [
     "Classification",
     "Evaluation",
     "QuestionAnswering",
+    "Reconstruction",
     "Regression",
     "Retrieval",
     "Task",

@@ -121,12 +121,16 @@ class Entries:
 
     def first(self, size: int) -> tuple[Shaped[Tensor, "batch ..."], Bool[Tensor, "batch"]]:
         """The first entry of each row (zeros where there is none), and where there is one."""
-        present = self.present(size)
-        counts = self.counts(size)
-        starts = (counts.cumsum(0) - counts)[present]
+        firsts = self.firsts(size)
         values = self.values.new_zeros((size, *self.values.shape[1:]))
-        values[present] = self.values[starts]
-        return values, present
+        values[firsts.row] = firsts.values
+        return values, self.present(size)
+
+    def firsts(self, size: int) -> Entries:
+        """The first entry of each of `size` rows that has one."""
+        counts = self.counts(size)
+        starts = (counts.cumsum(0) - counts)[counts > 0]
+        return self._each(lambda tensor: tensor[starts])
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from sensorium.nn.encoders.base import Encoder, embed_field, encode_field
 from sensorium.nn.encoders.build import build_encoder, specs_of
-from sensorium.nn.encoders.fields import FieldEncoders, named_encoders
+from sensorium.nn.encoders.fields import ByField, FieldEncoders, modules_of_fields
 
 __all__ = [
+    "ByField",
     "Encoder",
     "FieldEncoders",
     "build_encoder",
     "embed_field",
     "encode_field",
-    "named_encoders",
+    "modules_of_fields",
     "specs_of",
 ]

@@ -20,8 +20,26 @@ from sensorium.nn.pretrained import Pretrained
 from sensorium.types import Batch, Entries, Field
 
 
-class FieldEncoders(nn.ModuleList):
-    """An encoder for each field, in their order.
+class ByField(nn.ModuleList):
+    """A module for each of some fields, in their order; a field may have any name.
+
+    Args:
+        fields: which fields.
+        modules: theirs.
+    """
+
+    def __init__(self, fields: Iterable[Field], modules: Iterable[nn.Module] = ()) -> None:
+        super().__init__(modules)
+        self.fields = list(fields)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the fields."""
+        return tuple(field.name for field in self.fields)
+
+
+class FieldEncoders(ByField):
+    """An encoder for each field.
 
     Args:
         fields: what is read.
@@ -36,7 +54,6 @@ class FieldEncoders(nn.ModuleList):
         settings: of encoders from scratch, by modality, where they are not those of all.
 
     Attributes:
-        fields: as given.
         frozen: names, within this module, of the towers that stay as they are; a stage lists them.
 
     Raises:
@@ -58,8 +75,7 @@ class FieldEncoders(nn.ModuleList):
         freeze: bool = False,
         settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
-        super().__init__()
-        self.fields = list(fields)
+        super().__init__(fields)
         spec_of = specs_of(self.fields, specs)
         views: dict[str, View] = {
             "image": ImageView(size=image_size),
@@ -114,13 +130,13 @@ class FieldEncoders(nn.ModuleList):
         return batch.with_fields(**vectors)
 
 
-def named_encoders(module: nn.Module) -> dict[str, Field]:
-    """The encoders of fields anywhere within a module: the names of their places, and what they read."""
+def modules_of_fields(module: nn.Module) -> dict[str, Field]:
+    """The names of the places, anywhere within a module, of what belongs to a field; and which one."""
     found = {}
     for name, part in module.named_modules():
         start = f"{name}." if name else ""
         if isinstance(part, Tower):
             found[f"{start}encoder"] = part.field
-        elif isinstance(part, FieldEncoders):
+        elif isinstance(part, ByField):
             found |= {f"{start}{place}": field for place, field in enumerate(part.fields)}
     return found
