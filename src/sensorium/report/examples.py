@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sensorium.data import Data
+from sensorium.report.any_to_any import Predicted, predicted_rows
 from sensorium.report.pictures import Shown, show_rows
 
 _READ = ("input", "query", "target", "question")
@@ -56,11 +57,13 @@ class Examples:
         title: what they are, with the name of the system.
         right: those it got right; empty for numbers and captions, which are only more or less wrong.
         wrong: the others.
+        predicted: rows of which whole fields were predicted.
     """
 
     title: str
     right: Sequence[Search | Answer] = field(default_factory=list)
     wrong: Sequence[Search | Answer] = field(default_factory=list)
+    predicted: Sequence[Predicted] = field(default_factory=list)
 
 
 def gather_examples(data: Data, evaluation: Mapping[str, Any], system: str) -> Examples | None:
@@ -68,6 +71,9 @@ def gather_examples(data: Data, evaluation: Mapping[str, Any], system: str) -> E
     found = evaluation["examples"]
     if not found or not data.samples:
         return None
+    if "reconstructed" in found[0]:
+        title = f"fields as predicted by {system} from one other"
+        return Examples(title, predicted=predicted_rows(data, found))
     if "found" in found[0]:
         return _searches(data, found, system)
     return _answers(data, found, system)

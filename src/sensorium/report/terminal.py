@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sensorium.report import numbers
+from sensorium.report import any_to_any, numbers
 
 if TYPE_CHECKING:
     from sensorium.data.inspection import Inspection
@@ -62,7 +62,34 @@ def evaluation_table(evaluation: Row) -> RenderableType:
     rows, pool = evaluation["rows"], evaluation.get("pool")
     among = f", pools of {pool}" if pool else ""
     title = f"{evaluation['task']} on {numbers.plural(rows, 'row')}{among}"
-    metrics = evaluation["metrics"]
+    metrics, main = evaluation["metrics"], evaluation["main_metric"]
+    speed = Text(
+        f"{numbers.milliseconds(evaluation['inference_ms_per_row'])} ms per row", style="dim"
+    )
+    parts: list[RenderableType] = [
+        _any_to_any_table(title, metrics, main)
+        if evaluation["task"] == "reconstruction"
+        else _metrics_table(title, metrics, main),
+        speed,
+    ]
+    if faults := evaluation.get("faults"):
+        parts.append(Text(f"{numbers.plural(faults, 'row')} could not be read", style="yellow"))
+    return Group(*parts)
+
+
+def _any_to_any_table(title: str, metrics: Mapping[str, Row], main: str) -> Table:
+    """From what, a line each, and what is predicted, a column each."""
+    found = any_to_any.matrix(metrics)
+    table = plain_table(title=f"{title}: {main} {numbers.with_interval(main, metrics[main])}")
+    table.add_column("from")
+    for name, what in found.columns:
+        table.add_column(Text(f"{name}\n{what}"), justify="right")
+    for given, cells in found.lines:
+        table.add_row(Text(given), *map(Text, cells))
+    return table
+
+
+def _metrics_table(title: str, metrics: Mapping[str, Row], main: str) -> Table:
     cells = {numbers.without_direction(key): key for key in metrics}
     directions = sorted(dict.fromkeys(direction for _, direction in cells), key=bool)
     table = plain_table(title=title)
@@ -71,20 +98,16 @@ def evaluation_table(evaluation: Row) -> RenderableType:
         both = "both ways" if len(directions) > 1 else "value"
         table.add_column(direction or both, justify="right")
     names = dict.fromkeys(name for name, _ in cells)
-    for name in numbers.ordered(names, evaluation["main_metric"]):
+    for name in numbers.ordered(names, main):
         values = [
             numbers.with_interval(key, metrics[key])
             if (key := cells.get((name, direction))) is not None
             else numbers.NOTHING
             for direction in directions
         ]
-        style = "bold" if name == evaluation["main_metric"] else None
+        style = "bold" if name == main else None
         table.add_row(Text(numbers.one_line(name)), *values, style=style)
-    speed = numbers.milliseconds(evaluation["inference_ms_per_row"])
-    parts: list[RenderableType] = [table, Text(f"{speed} ms per row", style="dim")]
-    if faults := evaluation.get("faults"):
-        parts.append(Text(f"{numbers.plural(faults, 'row')} could not be read", style="yellow"))
-    return Group(*parts)
+    return table
 
 
 def inspection_table(found: Inspection) -> RenderableType:

@@ -13,6 +13,7 @@ from typing import Any
 from sensorium.data import Data
 from sensorium.data.missing import describe_missing
 from sensorium.report import numbers
+from sensorium.report.any_to_any import matrix
 from sensorium.report.examples import Answer, Examples, gather_examples
 from sensorium.report.plots import Curve, Point, cost_plot, curve_plot, interval_plot
 from sensorium.systems.base import Embeds, Predicts
@@ -209,6 +210,10 @@ def run_view(folder: Path, data: Data | None) -> View:
         evaluation = _read(run.evaluation_file)
         metric, metrics = evaluation["main_metric"], evaluation["metrics"]
         view.every_metric = _metric_grid({"value": metrics}, metric)
+        if evaluation["task"] == "reconstruction":
+            found = matrix(metrics)
+            lines = [Line(given, cells) for given, cells in found.lines]
+            view.table = Grid([("from", ""), *found.columns], lines)
         score = numbers.with_interval(metric, metrics[metric])
         among = f" in pools of {evaluation['pool']}" if evaluation["pool"] else ""
         tested = numbers.plural(evaluation["rows"], f"{evaluation['split']} row")

@@ -140,10 +140,14 @@ def _scores(
         skill = measures[name].skill(errors)
         own = measures[name].metrics(errors, clusters, seed)
         metrics |= {f"{key}/{metric}": value for metric, value in own.items()}
+        if np.isnan(skill).any():
+            continue
         metrics[f"{key}/{MAIN}"] = bootstrap_mean(skill, clusters, seed=seed)
         per_row[f"{key}/{MAIN}"], groups[f"{key}/{MAIN}"] = skill, clusters
         if "+" not in given:
             single.append((at[counts], skill))
+    if not single:
+        return Scores({MAIN: Metric(None, None, None), **metrics}, per_row, groups)
     main, per_row[MAIN], groups[MAIN] = _over_directions(single, data, seed)
     return Scores({MAIN: main, **metrics}, per_row, groups)
 

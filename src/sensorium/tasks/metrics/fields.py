@@ -58,7 +58,7 @@ class FieldErrors(ABC):
 
     @abstractmethod
     def skill(self, errors: Columns) -> Float[np.ndarray, " rows"]:
-        """What each row contributes to `skill`, which is their mean."""
+        """What each row contributes to `skill`, which is their mean; NaN if all rows are alike."""
 
 
 class PictureErrors(FieldErrors):
@@ -92,7 +92,7 @@ class PictureErrors(FieldErrors):
 
     def skill(self, errors: Columns) -> Float[np.ndarray, " rows"]:
         """Of the variance of each pixel around its mean."""
-        return 1 - errors[:, 0] / self._moments.variance()
+        return 1 - ratio(errors[:, 0], np.array(self._moments.variance()))
 
 
 class NumberErrors(FieldErrors):
@@ -142,7 +142,7 @@ class NumberErrors(FieldErrors):
 
     def skill(self, errors: Columns) -> Float[np.ndarray, " rows"]:
         """Of the variance of each pixel around its mean."""
-        return 1 - errors[:, 0] / self._moments.variance()
+        return 1 - ratio(errors[:, 0], np.array(self._moments.variance()))
 
 
 class ClassErrors(FieldErrors):
@@ -192,8 +192,8 @@ class ClassErrors(FieldErrors):
     def skill(self, errors: Columns) -> Float[np.ndarray, " rows"]:
         """Of the pixels that are wrong if each is given its most frequent class."""
         assert self._often is not None
-        constant = float(self._often.amax(-1).sum() / self._often.sum())
-        return 1 - (1 - errors[:, 0]) / (1 - constant)
+        wrong = 1 - float(self._often.amax(-1).sum() / self._often.sum())
+        return 1 - ratio(1 - errors[:, 0], np.array(wrong))
 
 
 def field_errors(field: Field) -> FieldErrors:
