@@ -44,8 +44,8 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="TASK",
-        help="retrieval, classification, regression, vqa or captioning; what the roles of the fields "
-        "speak of if not given.",
+        help="retrieval, classification, regression, vqa, captioning or reconstruction; what the roles "
+        "of the fields speak of if not given.",
     ),
 ]
 TargetOption = Annotated[

@@ -219,8 +219,8 @@ def train(
         system: a name of the catalogue, `path/to/file.py:ClassName`, or a class.
         data: what `sensorium.open` takes or gives.
         out: the run folder.
-        task: `retrieval`, `classification`, `regression`, `vqa` or `captioning`; guessed from the roles
-            if None.
+        task: `retrieval`, `classification`, `regression`, `vqa`, `captioning` or `reconstruction`; guessed
+            from the roles if None.
         target: the field or column to be predicted.
         size: `nano` or `paper`.
         settings: of the system, by dotted path.
