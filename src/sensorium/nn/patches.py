@@ -7,6 +7,8 @@ flattened by rows, columns and channels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from einops import rearrange
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.modalities.image import ImageView
-from sensorium.modalities.map_pixels import channels_of
+from sensorium.modalities.map_pixels import channels_of, is_classes
 from sensorium.modalities.maps import MapView, class_numbers, num_channels
 from sensorium.nn.encoders.image import Pixels, Triple, check_patches
 from sensorium.types import Field
@@ -238,6 +240,37 @@ class ClassPatches(Patches):
     ) -> Int[Tensor, "entries size size"]:
         """The likeliest class of each pixel."""
         return from_patches(predicted, self.patch).argmax(3)
+
+
+def build_patches(
+    field: Field,
+    width: int,
+    patch: int,
+    size: int,
+    *,
+    stride: int = 1,
+    class_width: int = 64,
+    standardised: bool = False,
+    colours: Mapping[str, Triple] = MappingProxyType({}),
+) -> Patches:
+    """The patches of a picture or map.
+
+    Args:
+        field: which.
+        width: of the tokens.
+        patch: pixels of a patch along each side, and `size`, of the field.
+        stride: by how much maps of classes, and their patches, are smaller.
+        class_width: of the vectors of classes.
+        standardised: whether each map is read and predicted less its mean and divided by its deviation.
+        colours: `mean` and `deviation` of the channels of a picture.
+    """
+    if field.modality == "image":
+        view = ImageView(size=size, augment=("crop", "flip"))
+        return PicturePatches(field, view, width, patch, **colours)
+    if not is_classes(field):
+        return MapPatches(field, MapView(size=size), width, patch, standardised=standardised)
+    small = MapView(size=size // stride)
+    return ClassPatches(field, small, width, patch // stride, class_width=class_width)
 
 
 def to_patches(

@@ -26,6 +26,7 @@ from sensorium.modalities.base import View
 from sensorium.modalities.text import Tokenizer
 from sensorium.nn.encoders import modules_of_fields
 from sensorium.nn.language.generation import Generation
+from sensorium.nn.quantizers import Summed
 from sensorium.nn.weights import below
 from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
@@ -134,6 +135,14 @@ class System(nn.Module, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Its losses on a batch, by name."""
+
+    def after_step(self, summed: Summed) -> None:
+        """What changes beside the optimizer, after each of its steps.
+
+        Args:
+            summed: adds up tensors over processes, which must all ask for the same.
+        """
+        return
 
     def prepare(self, batch: Batch) -> Batch:
         """Rows that will be asked about repeatedly, with what can be computed once for each of them.

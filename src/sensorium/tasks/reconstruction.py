@@ -33,7 +33,7 @@ class Reconstruction(Task):
 
     Metrics are named `SOURCE->FIELD/NAME` and `SOURCE+SOURCE->FIELD/NAME`. The main one is the mean of
     `skill` over all directions from one field: the share that is explained of what the best constant
-    field leaves open.
+    field leaves open. A system for one field is asked for it itself.
     """
 
     name = "reconstruction"
@@ -71,6 +71,7 @@ class Reconstruction(Task):
         measures = {name: field_errors(data.schema[name]) for name in wanted}
         sets: list[tuple[str, ...]] = [(name,) for name in sources]
         sets += list(combinations(sources, 2)) if len(sources) <= MOST_PAIRED else []
+        is_alone = sources == wanted and len(wanted) == 1  # then the field is predicted from itself
         found: dict[str, list[np.ndarray]] = {}
         asked: dict[str, list[np.ndarray]] = {}
         examples: list[dict[str, Any]] = []
@@ -80,7 +81,7 @@ class Reconstruction(Task):
                 if entries is not None:
                     measures[name].learn(entries.values)
             for given in sets:
-                targets = [name for name in wanted if name not in given]
+                targets = [name for name in wanted if name not in given or is_alone]
                 has = [batch.present(name) for name in given]
                 there = has[0] if len(has) == 1 else has[0] & has[1]
                 if not targets or not bool(there.any()):

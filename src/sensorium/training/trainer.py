@@ -185,6 +185,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(model.parameters(), stage.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        self.system.after_step(self._summed)
         return means
 
     def _backward_of_each(
@@ -289,10 +290,11 @@ class Trainer:
     def _summed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sums over processes, in one message."""
         names = sorted(values)
-        stacked = torch.stack([values[name].detach().float() for name in names])
+        flat = torch.cat([values[name].detach().float().flatten() for name in names])
         if self.accelerator.num_processes > 1:
-            stacked = self.accelerator.reduce(stacked, reduction="sum")
-        return dict(zip(names, stacked.unbind(), strict=True))
+            flat = self.accelerator.reduce(flat, reduction="sum")
+        parts = torch.split(flat, [values[name].numel() for name in names])
+        return {n: part.view_as(values[n]) for n, part in zip(names, parts, strict=True)}
 
     def _totals(self, *numbers: float) -> list[float]:
         """Sums over processes of what is no tensor."""

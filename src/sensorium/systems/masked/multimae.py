@@ -38,14 +38,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.modalities.base import View, get_modality
-from sensorium.modalities.image import ImageView
-from sensorium.modalities.map_pixels import is_classes
-from sensorium.modalities.maps import MapView
 from sensorium.modalities.text import Tokenizer
 from sensorium.nn.blocks import transformer
 from sensorium.nn.encoders import ByField
 from sensorium.nn.masked_decoder import MaskedDecoder, Visible
-from sensorium.nn.patches import ClassPatches, Errors, MapPatches, Patches, PicturePatches
+from sensorium.nn.patches import Errors, Patches, PicturePatches, build_patches
 from sensorium.nn.pooling import pool
 from sensorium.nn.positions import grid_waves
 from sensorium.objectives.answers import ANSWERABLE, answer_loss, answers_of, num_outputs
@@ -177,15 +174,16 @@ class MultiMAE(System):
 
     def _patches(self, field: Field) -> Patches:
         c = self.config
-        if field.modality == "image":
-            colours = IMAGENET if c.standardised else {}
-            view = ImageView(size=c.image_size, augment=("crop", "flip"))
-            return PicturePatches(field, view, c.width, c.patch, **colours)
-        if not is_classes(field):
-            plain = MapView(size=c.image_size)
-            return MapPatches(field, plain, c.width, c.patch, standardised=c.standardised)
-        size, patch = c.image_size // c.class_stride, c.patch // c.class_stride
-        return ClassPatches(field, MapView(size=size), c.width, patch, class_width=c.class_width)
+        return build_patches(
+            field,
+            c.width,
+            c.patch,
+            c.image_size,
+            stride=c.class_stride,
+            class_width=c.class_width,
+            standardised=c.standardised,
+            colours=IMAGENET if c.standardised else {},
+        )
 
     def _decoder(self, field: Field) -> MaskedDecoder:
         c = self.config
