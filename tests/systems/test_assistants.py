@@ -177,6 +177,19 @@ def test_it_begins_with_the_eye_of_another_system(tmp_path):
     assert len(eye) > 10
     for name, value in found.system.media[0].state_dict().items():
         torch.testing.assert_close(value, eye[name], atol=1e-6, rtol=0)
+    # words are its own: captions would have cut questions into letters
+    assert len(found.system.tokenizer.encode_pieces(["where is"])[0][0]) == 2
+    assert len(start.system.tokenizer.encode_pieces(["where is"])[0][0]) > 2
+    again = train(
+        "llava",
+        scenes,
+        out=tmp_path / "c",
+        settings=own,
+        init=tmp_path / "a",
+        task="captioning",
+        **common,
+    )
+    assert again.system.tokenizer.size == found.system.tokenizer.size
     # an eye of another depth is not taken in part
     own |= {"encoder_depth": 1}
     with pytest.raises(UserError, match="no encoder of the same field and size"):

@@ -151,6 +151,14 @@ class System(nn.Module, ABC):
         """
         return batch
 
+    @classmethod
+    def reads_words_as(cls, start: System) -> bool:
+        """Whether a run that starts from another takes over what that has learned of words.
+
+        Then it has the same tokenizer; otherwise one that is learned from its own texts.
+        """
+        return True
+
     def weights_from(self, start: System) -> dict[str, Tensor]:
         """The weights of another system by the names they have here, for a run that starts from it.
 

@@ -269,7 +269,8 @@ def train(
         config = build_config(system_class, size, settings)
         opened = opened.with_schema(system_class.fields(config, opened.schema)).fit()
         start = load(init, "cpu") if init else None
-        tokenizer = build_tokenizer(config, opened, start)
+        knows = start is not None and system_class.reads_words_as(start.system)
+        tokenizer = build_tokenizer(config, opened, start if knows else None)
         torch.manual_seed(seed)
         built = system_class(config, opened.schema, tokenizer)
         if start is not None:

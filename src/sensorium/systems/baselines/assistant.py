@@ -147,6 +147,11 @@ class Assistant(System):
         conversation_of(cls.name, with_conversation(cls.name, schema, "", ""))
 
     @classmethod
+    def reads_words_as(cls, start: System) -> bool:
+        """Other assistants have a language model; of others it takes encoders of media only."""
+        return isinstance(start, Assistant)
+
+    @classmethod
     def fields(cls, config: AssistantConfig, schema: Schema) -> Schema:
         """With a conversation made of the fields, if there is none."""
         return with_conversation(cls.name, schema, config.user, config.assistant)
