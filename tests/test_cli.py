@@ -37,6 +37,7 @@ OPTIONS = {
     },
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
+    "translate": {"--from", "--to", "--out", "--device"},
     "generate": {
         "--text", "--image", "--audio", "--video", "--max-tokens", "--temperature", "--beams",
         "--kv-cache", "--kv-budget", "--out", "--device",

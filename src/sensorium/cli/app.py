@@ -63,6 +63,7 @@ for command in (
     diagnose.diagnose,
     one.predict,
     one.embed,
+    one.translate,
     talk.generate,
     talk.chat,
     many.report,

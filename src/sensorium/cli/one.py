@@ -225,6 +225,43 @@ def embed(
     write_table(loaded.embed(rows, field), out, loaded, rows)
 
 
+def translate(
+    run: RunArgument,
+    data: DataArgument,
+    given: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="FIELDS", help="Fields that are read; all others if not given."
+        ),
+    ] = "",
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="FIELDS", help="Fields to be predicted; all others if not given."
+        ),
+    ] = "",
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The folder to write into.")
+    ] = Path("translated"),
+    device: DeviceOption = None,
+) -> None:
+    """Predict whole fields of new rows, such as depth from a picture.
+
+    Names of several fields are divided by commas. The folder gets a file for each row and field, and
+    rows.jsonl, which names them and can be opened as data.
+
+    Example: sensorium translate runs/multimae new/ --from image --to depth,segments --out told
+    """
+    from sensorium.report.numbers import plural
+    from sensorium.training.run import load
+    from sensorium.training.translating import TABLE
+    from sensorium.training.translating import translate as translate_rows
+
+    names = [[name.strip() for name in text.split(",") if name.strip()] for text in (given, wanted)]
+    number = translate_rows(load(run, _name(device)), data, out, given=names[0], wanted=names[1])
+    show(f"Wrote {out / TABLE}: {plural(number, 'row')}")
+
+
 def _name(device: Device | None) -> str | None:
     return device.value if device else None
 

@@ -139,6 +139,10 @@ class Modality(ABC):
         """The decoded value that one of the values of `collate` stands for, as `show` takes it."""
         raise NotImplementedError(f"{self.name} has no way back from a batch")
 
+    def as_file(self, value: Any, field: Field) -> tuple[str, bytes]:
+        """A decoded value as a file that `decode` reads: the ending of its name, and what is in it."""
+        raise NotImplementedError(f"{self.name} is not written as files")
+
     def freeze(self, value: Any) -> tuple[NDArray[Any], str]:
         """A decoded value as an array and a note, for the media cache; `thaw` undoes it."""
         return value, ""

@@ -154,6 +154,12 @@ class Image(Modality):
         """The picture."""
         return Picture(value.cpu().numpy(), value.shape[1], value.shape[0])
 
+    def as_file(self, value: Picture, field: Field) -> tuple[str, bytes]:
+        """PNG."""
+        file = io.BytesIO()
+        PIL.Image.fromarray(value.pixels).save(file, "PNG")
+        return ".png", file.getvalue()
+
     def freeze(self, value: Picture) -> tuple[NDArray[Any], str]:
         """The pixels, and the original's width and height."""
         return value.pixels, json.dumps([value.width, value.height])

@@ -6,6 +6,7 @@ of the field; pixels that say nothing are marked.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -228,6 +229,15 @@ class Maps(Modality):
         shares = value.float().cpu().numpy()
         known = low + shares[..., :-1] * (high - low)
         return Map(np.where(shares[..., -1:] > 0, known, np.nan), value.shape[1], value.shape[0])
+
+    def as_file(self, value: Map, field: Field) -> tuple[str, bytes]:
+        """An array of 32-bit numbers, in the unit of the field; NaN where nothing is said."""
+        file, values = io.BytesIO(), value.values.astype(np.float32)
+        for number in invalid_of(field):  # what says something stays beside what says nothing
+            nothing = np.float32(number)
+            values[values == nothing] = np.nextafter(nothing, np.float32(np.inf))
+        np.save(file, values)
+        return ".npy", file.getvalue()
 
     def freeze(self, value: Map) -> tuple[NDArray[Any], str]:
         """The values, and the original's width and height."""
