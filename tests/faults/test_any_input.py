@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sensorium.cli.options import read_settings, short_name
@@ -224,6 +224,7 @@ class TestReaders:
 
     @bounded(40)
     @given(st.integers(0, 2**31), st.integers(1, 6))
+    @example(22000, 1)  # a name of a column that is no UTF-8
     def test_parquet_with_flipped_bytes(self, place, seed, num_flips):
         draw = np.random.default_rng(seed)
         table = pa.table({"caption": ["a b", "c d", "e f"] * 9, "label": ["x", "y", "x"] * 9})

@@ -1,6 +1,8 @@
 """Files are whole or not there, and nothing is unpickled."""
 
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -81,6 +83,23 @@ def test_a_second_run_into_a_folder_is_refused(tmp_path):
             pass
     with folder.locked():
         pass
+
+
+def test_a_run_that_is_ending_is_waited_for(tmp_path):
+    held, ended = threading.Event(), []
+
+    def hold():
+        with RunFolder(tmp_path).locked():
+            held.set()
+            time.sleep(0.3)
+            ended.append(True)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    with RunFolder(tmp_path).locked():
+        assert ended
+    other.join()
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):

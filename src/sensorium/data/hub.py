@@ -175,7 +175,7 @@ def open_parquet(paths: Sequence[Path], cache: Path | None) -> HubSource:
     for path, split in zip(paths, splits_of_files(paths), strict=True):
         try:
             num_rows = pq.read_metadata(path).num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns, too
             raise UserError(f"{path}: not a whole Parquet file: {first_line(error)}") from None
         if num_rows:
             by_split.setdefault(split, []).append(str(path))

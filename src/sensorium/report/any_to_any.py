@@ -1,14 +1,11 @@
-"""What each field says of each other: a table of scores, and pictures of a few rows."""
+"""What each field says of each other, as a table of scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from sensorium.data import Data
 from sensorium.report import numbers
-from sensorium.report.pictures import Shown, show_rows
 
 SKILL = "skill"
 
@@ -24,21 +21,6 @@ class Matrix:
 
     columns: list[tuple[str, str]]
     lines: list[tuple[str, list[str]]]
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """A row, and what is predicted of it.
-
-    Attributes:
-        key: the name of the row.
-        fields: the names of the columns.
-        lines: the row itself, then from each field what is predicted of the others.
-    """
-
-    key: str
-    fields: list[str]
-    lines: list[tuple[str, list[list[Shown]]]]
 
 
 def matrix(metrics: Mapping[str, Mapping[str, float | None]]) -> Matrix:
@@ -65,28 +47,3 @@ def matrix(metrics: Mapping[str, Mapping[str, float | None]]) -> Matrix:
             cells.append(" · ".join(values) or numbers.NOTHING)
         lines.append((given.replace("+", " + "), cells))
     return Matrix([(target, f"{name} · {SKILL}") for target, name in own.items()], lines)
-
-
-def predicted_rows(data: Data, found: Sequence[Mapping[str, Any]]) -> list[Predicted]:
-    """Rows beside what is predicted of them; `found` as in `evaluation.json`."""
-    rows = [entry["row"] for entry in found]
-    names = {name for entry in found for name in entry["reconstructed"]}
-    names |= {n for entry in found for said in entry["reconstructed"].values() for n in said}
-    fields = [field.name for field in data.schema if field.name in names]
-    true = {name: show_rows(data, name, rows) for name in fields}
-    return [
-        Predicted(
-            str(entry["row"]),
-            fields,
-            [("the row", [true[name][entry["row"]] for name in fields])]
-            + [
-                (f"from {given}", [_said(said.get(name)) for name in fields])
-                for given, said in entry["reconstructed"].items()
-            ],
-        )
-        for entry in found
-    ]
-
-
-def _said(picture: str | None) -> list[Shown]:
-    return [Shown(picture=picture)] if picture else [Shown()]

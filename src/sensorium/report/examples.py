@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from sensorium.data import Data
-from sensorium.report.any_to_any import Predicted, predicted_rows
 from sensorium.report.pictures import Shown, show_rows
 
 _READ = ("input", "query", "target", "question")
@@ -50,6 +49,21 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """A row, and what is predicted of it.
+
+    Attributes:
+        key: the name of the row.
+        fields: the names of the columns.
+        lines: the row itself, then from each field what is predicted of the others.
+    """
+
+    key: str
+    fields: list[str]
+    lines: list[tuple[str, list[list[Shown]]]]
+
+
+@dataclass(frozen=True)
 class Examples:
     """Rows of one run.
 
@@ -73,7 +87,7 @@ def gather_examples(data: Data, evaluation: Mapping[str, Any], system: str) -> E
         return None
     if "reconstructed" in found[0]:
         title = f"fields as predicted by {system} from one other"
-        return Examples(title, predicted=predicted_rows(data, found))
+        return Examples(title, predicted=_predicted_rows(data, found))
     if "found" in found[0]:
         return _searches(data, found, system)
     return _answers(data, found, system)
@@ -165,3 +179,28 @@ def _written(value: Any) -> str:
 
 
 __all__ = ["Answer", "Examples", "Hit", "Search", "answer_cards", "gather_examples"]
+
+
+def _predicted_rows(data: Data, found: Sequence[Mapping[str, Any]]) -> list[Predicted]:
+    """Rows beside what is predicted of them; `found` as in `evaluation.json`."""
+    rows = [entry["row"] for entry in found]
+    names = {name for entry in found for name in entry["reconstructed"]}
+    names |= {n for entry in found for said in entry["reconstructed"].values() for n in said}
+    fields = [field.name for field in data.schema if field.name in names]
+    true = {name: show_rows(data, name, rows) for name in fields}
+    return [
+        Predicted(
+            str(entry["row"]),
+            fields,
+            [("the row", [true[name][entry["row"]] for name in fields])]
+            + [
+                (f"from {given}", [_said(said.get(name)) for name in fields])
+                for given, said in entry["reconstructed"].items()
+            ],
+        )
+        for entry in found
+    ]
+
+
+def _said(picture: str | None) -> list[Shown]:
+    return [Shown(picture=picture)] if picture else [Shown()]

@@ -18,15 +18,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sensorium.training.files import read_json, remove_parts, write_aside, write_text
 from sensorium.types import Fault, UserError
 
 FORMAT = 1
+
+ENDING = 2.0
+"""Seconds in which a folder may still be held by a run that was killed, whose workers are ending."""
 
 
 class RunFolder:
@@ -72,12 +76,13 @@ class RunFolder:
             UserError: another process is writing it.
         """
         with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    f"another run is writing {self.path}; wait for it or choose another folder"
-                ) from None
+            until = time.monotonic() + ENDING
+            while not _is_taken(lock):
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"another run is writing {self.path}; wait for it or choose another folder"
+                    )
+                time.sleep(0.05)
             remove_parts(self.path)
             yield
 
@@ -149,3 +154,12 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(content, dict):
             yield content
+
+
+def _is_taken(lock: IO[str]) -> bool:
+    """Whether the lock could be had."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
