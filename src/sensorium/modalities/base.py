@@ -135,14 +135,6 @@ class Modality(ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """Decoded entries as one tensor, and a mask of what is real if they differ in length."""
 
-    def uncollate(self, value: Tensor, field: Field) -> Any:
-        """The decoded value that one of the values of `collate` stands for, as `show` takes it."""
-        raise NotImplementedError(f"{self.name} has no way back from a batch")
-
-    def as_file(self, value: Any, field: Field) -> tuple[str, bytes]:
-        """A decoded value as a file that `decode` reads: the ending of its name, and what is in it."""
-        raise NotImplementedError(f"{self.name} is not written as files")
-
     def freeze(self, value: Any) -> tuple[NDArray[Any], str]:
         """A decoded value as an array and a note, for the media cache; `thaw` undoes it."""
         return value, ""
@@ -162,6 +154,18 @@ class Modality(ABC):
         any float values.
         """
         return None
+
+
+class Predictable(Modality):
+    """A modality whose values systems can predict: there is a way back from a batch."""
+
+    @abstractmethod
+    def uncollate(self, value: Tensor, field: Field) -> Any:
+        """The decoded value that one of the values of `collate` stands for, as `show` takes it."""
+
+    @abstractmethod
+    def as_file(self, value: Any, field: Field) -> tuple[str, bytes]:
+        """A decoded value as a file that `decode` reads: the ending of its name, and what is in it."""
 
 
 def is_missing(value: Any) -> bool:

@@ -21,7 +21,7 @@ from pydantic import Field as Setting
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.modalities.base import Modality, View, is_missing
+from sensorium.modalities.base import Predictable, View, is_missing
 from sensorium.modalities.media import checked, label, locate, share_of_files
 from sensorium.types import BadValue, Field
 
@@ -88,7 +88,7 @@ class Picture:
     height: int
 
 
-class Image(Modality):
+class Image(Predictable):
     """Files, bytes, `PIL` images and uint8 arrays (height, width, channels).
 
     Transparent parts are laid on white, 16-bit values are scaled to 8 bits by the range of their

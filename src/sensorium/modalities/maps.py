@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field as Setting
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, View, is_missing
+from sensorium.modalities.base import Predictable, View, is_missing
 from sensorium.modalities.image import Fit, geometry
 from sensorium.modalities.map_pixels import (
     MAX_CLASS,
@@ -83,7 +83,7 @@ class Map:
     height: int
 
 
-class Maps(Modality):
+class Maps(Predictable):
     """Pictures of 8, 16 or 32 bits, float TIFF and PFM, `.npy`, and arrays.
 
     Arrays are (height, width) or (height, width, channels). Options:

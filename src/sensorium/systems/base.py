@@ -289,14 +289,18 @@ def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def choose_field(
-    system: type[System], schema: Schema, modality: str, name: str, setting: str
+    system: type[System],
+    schema: Schema,
+    modality: str | tuple[str, ...],
+    name: str,
+    setting: str,
 ) -> Field:
     """The field of a name, or the only one of a modality that the system may read.
 
     Args:
         system: which asks.
         schema: of its rows.
-        modality: of the field.
+        modality: of the field, or some of which it is one.
         name: of the field; empty if there is but one.
         setting: that gives the name.
 
@@ -308,8 +312,9 @@ def choose_field(
     found = schema.find(role=("query", "target", "input"), modality=modality)
     if len(found) != 1:
         names = ", ".join(field.name for field in found) or "none"
+        kinds = modality if isinstance(modality, str) else " or ".join(modality)
         raise UserError(
-            f"{system.name} needs one field of modality {modality}, and these may be read: {names}; "
+            f"{system.name} needs one field of modality {kinds}, and these may be read: {names}; "
             f"choose one with --set {setting}=NAME"
         )
     return found[0]

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sensorium.data import Data, MediaCache
-from sensorium.modalities.base import get_modality
+from sensorium.modalities.base import Predictable, get_modality
 from sensorium.systems.base import Reconstructs, System
 from sensorium.tasks.base import Evaluation, Reader, Task
 from sensorium.tasks.intervals import Metric, bootstrap_mean
@@ -186,7 +186,7 @@ def _note(
 
 def _as_text(value: Tensor, field: Field) -> str:
     """A picture of it, as an address that holds all of it."""
-    modality = get_modality(field.modality)
+    modality = cast(Predictable, get_modality(field.modality))
     shown = modality.show(modality.uncollate(value, field), field)
     file = io.BytesIO()
     cast(PIL.Image.Image, shown).save(file, "PNG", optimize=True)

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from sensorium.data import Data
-from sensorium.modalities.base import get_modality
+from sensorium.modalities.base import Predictable, get_modality
 from sensorium.systems.base import Reconstructs
 from sensorium.tasks.base import Reader
 from sensorium.training.files import write_aside
@@ -84,7 +85,7 @@ def translate(
             line = {"key": key}
             for name in told:
                 field = run.schema[name]
-                modality = get_modality(field.modality)
+                modality = cast(Predictable, get_modality(field.modality))
                 value = modality.uncollate(said[name].values[place], field)
                 suffix, content = modality.as_file(value, field)
                 line[name] = f"{name}/{index:06d}{suffix}"

@@ -28,10 +28,11 @@ from sensorium.nn.blocks import transformer
 from sensorium.nn.patches import build_patches
 from sensorium.nn.positions import grid_waves
 from sensorium.nn.quantizers import Codebook, FiniteScalar, Quantized, Quantizer, Summed
-from sensorium.systems.base import System, SystemConfig, register
-from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
+from sensorium.systems.base import System, SystemConfig, choose_field, register
+from sensorium.types import Batch, Card, Entries, Loss, Schema, Stage, UserError
 
 READS = ("input", "query", "target")
+GRIDS = ("image", "maps")
 
 
 @register("patch-tokenizer")
@@ -43,7 +44,7 @@ class PatchTokenizer(System):
         paper="arXiv:2309.15505",
         year=2023,
         family="baselines",
-        modalities=("image", "maps"),
+        modalities=GRIDS,
         tasks=("reconstruction",),
         licence="Apache-2.0",
     )
@@ -97,7 +98,7 @@ class PatchTokenizer(System):
     def __init__(self, config: Config, schema: Schema, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(config, schema, tokenizer)
         c = config
-        self.field = self._chosen(schema, c.field)
+        self.field = choose_field(type(self), schema, GRIDS, c.field, "field")
         self.patches = build_patches(
             self.field,
             c.width,
@@ -127,21 +128,8 @@ class PatchTokenizer(System):
     @classmethod
     def check(cls, schema: Schema) -> None:
         """It needs a picture or a map."""
-        if not schema.find(role=READS, modality=("image", "maps")):
+        if not schema.find(role=READS, modality=GRIDS):
             raise UserError("patch-tokenizer needs a field of modality image or maps")
-
-    @classmethod
-    def _chosen(cls, schema: Schema, name: str) -> Field:
-        if name:
-            return schema[name]
-        found = schema.find(role=READS, modality=("image", "maps"))
-        if len(found) != 1:
-            names = ", ".join(field.name for field in found) or "none"
-            raise UserError(
-                f"patch-tokenizer makes codes of one picture or map, and these may be read: {names}; "
-                "choose one with --set field=NAME"
-            )
-        return found[0]
 
     def views(self) -> dict[str, View]:
         """The field."""
@@ -155,11 +143,10 @@ class PatchTokenizer(System):
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """What is lost on the way, in the mean over the pixels of a row; and of a codebook its own."""
-        batch = batch.drawn(self.field.name) if self.field.name in batch else batch
         if self.field.name not in batch:
             nothing = Loss.mean(self.from_code.bias[:0])
             return dict.fromkeys(self._loss_names, nothing)
-        values = batch[self.field.name].values
+        values = batch.drawn(self.field.name)[self.field.name].values
         found = self.quantize(values)
         each, pixels = self.patches.errors(self.predicted(found.values), values)
         counts = pixels.sum(1)

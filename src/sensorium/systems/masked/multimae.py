@@ -243,11 +243,10 @@ class MultiMAE(System):
         for name in self.patches.names:
             batch = batch.drawn(name) if name in batch else batch
         tokens, available = self.tokens(batch)
-        shares = available.any(2) / available.any(2).sum(1, keepdim=True).clamp(min=1)
+        present = available.any(2)
+        shares = present / present.sum(1, keepdim=True).clamp(min=1)
         if self.config.shares == "dirichlet":
-            shares = dirichlet(
-                batch.uniform, [self.config.alpha] * len(self.read), available.any(2)
-            )
+            shares = dirichlet(batch.uniform, [self.config.alpha] * len(self.read), present)
         chosen = chosen_tokens(batch.uniform, shares, available, self.config.visible)
         visible = self.encode(tokens, *chosen)
         losses = {}
