@@ -7,10 +7,12 @@ from torch import nn
 from sensorium.training.optimizer import (
     WeightAverage,
     build_optimizer,
+    check_patterns,
     learning_rate,
     select_trained,
     set_learning_rate,
 )
+from sensorium.training.options import TrainingOptions
 from sensorium.types import Stage, UserError
 
 
@@ -72,3 +74,18 @@ def test_the_average_follows_its_formula():
         expected = decay * before + (1 - decay) * value
         torch.testing.assert_close(average.values["weight"], expected)
     assert average.applied_to(model.state_dict())["weight"].item() != model.weight.item()
+
+
+def test_what_an_option_freezes_is_frozen_in_every_stage_and_must_be_there():
+    model = make_model()
+    stages = [Stage(name="one", frozen=("head.bias",)), Stage(name="two")]
+    found = TrainingOptions(frozen=("trunk.*",)).applied_to(stages)
+    assert [set(select_trained(model, stage)) for stage in found] == [
+        {"head.weight"},
+        {"head.weight", "head.bias"},
+    ]
+    check_patterns(model, ("trunk.*", "head.bias"))
+    with pytest.raises(
+        UserError, match=r"'eyes\.\*' fits no weight; there are head\.\*, trunk\.\*"
+    ):
+        check_patterns(model, ("trunk.*", "eyes.*"))

@@ -29,6 +29,17 @@ def select_trained(module: nn.Module, stage: Stage) -> dict[str, nn.Parameter]:
     return trained
 
 
+def check_patterns(module: nn.Module, patterns: tuple[str, ...]) -> None:
+    """Raise a `UserError` if a pattern of what is to be frozen fits no parameter."""
+    names = [name for name, _ in module.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            parts = sorted({f"{name.partition('.')[0]}.*" for name in names if "." in name})
+            raise UserError(
+                f"training.frozen: '{pattern}' fits no weight; there are {', '.join(parts)}"
+            )
+
+
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 

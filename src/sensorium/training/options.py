@@ -18,6 +18,8 @@ class TrainingOptions(BaseModel):
     Attributes:
         batch_size, learning_rate, weight_decay, ema, schedule, warmup: override every stage.
         stages: the names of the stages that are carried out; None for all.
+        frozen: patterns of weights that stay as they begin in every stage, such as `media.*`, an
+            assistant's encoders, that were learned in another run.
         accumulate: micro-batches in a step; more need less memory and give the same step.
         precision: `bf16` computes in bfloat16 and keeps the weights in float32.
         workers: processes that load data beside the training process.
@@ -43,6 +45,7 @@ class TrainingOptions(BaseModel):
     schedule: Literal["cosine", "linear", "constant"] | None = None
     warmup: float | None = Setting(default=None, ge=0, le=1)
     stages: tuple[str, ...] | None = None
+    frozen: tuple[str, ...] = ()
     accumulate: int = Setting(default=1, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     workers: int = Setting(default=1, ge=0)
@@ -69,7 +72,7 @@ class TrainingOptions(BaseModel):
         names = ("batch_size", "learning_rate", "weight_decay", "ema", "schedule", "warmup")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return [
-            stage.model_copy(update=changes)
+            stage.model_copy(update={**changes, "frozen": (*stage.frozen, *self.frozen)})
             for stage in stages
             if self.stages is None or stage.name in self.stages
         ]

@@ -27,6 +27,7 @@ from sensorium.training.folder import RunFolder
 from sensorium.training.optimizer import (
     WeightAverage,
     build_optimizer,
+    check_patterns,
     learning_rate,
     select_trained,
     set_learning_rate,
@@ -82,6 +83,7 @@ class Trainer:
         """
         self.accelerator = build_accelerator(self.device)
         self.system.to(self.accelerator.device)
+        check_patterns(self.system, self.options.frozen)
         self.stages = self.options.applied_to(self.system.stages())
         self.progress = Progress()
         self.writer = self._tensorboard()

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from sensorium.claims.base import Arm, Claim, above
+from typing import Any
 
+from sensorium.claims.base import Arm, Claim, Part, above
+from sensorium.systems.assistants.epalm import CONNECT, LANGUAGE, SEE
+
+MODELS = "models"
+SIZE = {"image_size": 32, "patch": 8}
 FIRST = {"first": 0, "last": 1}
+MADE = {"stages": [LANGUAGE, SEE]}
+CONNECTED = {"stages": [CONNECT]}
+
+
+def _arm(part: Part, **settings: Any) -> Arm:
+    return Arm("epalm", part, {**SIZE, **settings}, CONNECTED, start=MODELS)
+
 
 CLAIM = Claim(
     name="epalm",
@@ -18,14 +30,15 @@ CLAIM = Claim(
         "Shukor et al., 2023, arXiv 2303.11403: better than a linear map of the last layer at the "
         "input, and than a prompt alone, in the same setup (tables, figures not recalled)"
     ),
-    data="playground:questions?objects=1-3&pictures=60",
+    data="playground:questions?size=32&objects=1-3&pictures=24&kinds=colour,count,relation",
+    starts={MODELS: Arm("epalm", "start", SIZE, MADE, budget="1000steps")},
     arms={
-        "in the last layers": Arm("epalm", "system"),
-        "last level at the input": Arm("epalm", "baseline", {"levels": 1, **FIRST}),
-        "all levels at the input": Arm("epalm", "baseline", {"places": "each", **FIRST}),
-        "last level in the last layers": Arm("epalm", "ablation", {"levels": 1}),
-        "blind": Arm("epalm", "control", {"levels": 0}),
-        "language model tuned": Arm("epalm", "control", {"tuned": True}),
+        "in the last layers": _arm("system"),
+        "last level at the input": _arm("baseline", levels=1, **FIRST),
+        "all levels at the input": _arm("baseline", places="each", **FIRST),
+        "last level in the last layers": _arm("ablation", levels=1),
+        "blind": _arm("control", levels=0),
+        "language model tuned": _arm("control", tuned=True),
     },
     task="vqa",
     metric="accuracy",
@@ -35,13 +48,13 @@ CLAIM = Claim(
         above("in the last layers", "blind"),
     ),
     differs=(
-        "Generated pictures of one to three things and questions of five kinds with balanced answers; "
-        "models of six layers, made in the first half of each run: the language model on the text of "
-        "the rows, the encoder on what pictures look like in small",
+        "Generated pictures of one to three things and questions for the ground's colour, how many there "
+        "are, and where, with balanced answers; models of six layers, made once a seed for all arms: the "
+        "language model on the text of the rows, the encoder on what pictures look like in small",
         "Answers are written, and compared after the usual normalisation",
         "With one level there is one linear map in place of three",
     ),
-    budget="1500steps",
-    options={"validate_every": 500},
-    hours=3.0,
+    budget="600steps",
+    options={"validation_rows": 0, "workers": 0},
+    hours=1.5,
 )

@@ -122,10 +122,13 @@ class Decoder(LanguageModel):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.depth))
         self.norm = nn.RMSNorm(config.width, config.epsilon)
         self.head = nn.Linear(config.width, config.vocabulary_size, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.02)
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=0.02)
-                if isinstance(module, nn.Linear) and module.bias is not None:
+            if isinstance(module, nn.Linear):
+                # Llama's deviation of 0.02 is about this at its width; at a width of 64 scores of the
+                # attention would begin so near to zero that nothing is found by what it is
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if config.is_tied:
             self.head.weight = self.embedding.weight
