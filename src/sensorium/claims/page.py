@@ -64,7 +64,7 @@ def claim_details(claim: Claim, content: Mapping[str, Any] | None, status: str) 
         Text(claim.source, style="dim"),
     ]
     if content is None:
-        text = f"Not run yet: about {claim.hours:g} hours on two cores, `--smoke` two minutes."
+        text = f"Not run yet: about {60 * claim.hours:g} minutes on two cores, `--smoke` two minutes."
         return Group(*parts, Text(text, style="yellow"))
     table = plain_table()
     headings, *rows = _arms(claim, content)
@@ -110,7 +110,7 @@ def _section(claim: Claim, result: Result | None) -> list[str]:
     lines = [f"## {claim.name}", "", f"{claim.statement}. ([file]({where}))", ""]
     lines += [f"Source: {claim.source}.", ""]
     task = f"{claim.task} on `{claim.data}`, {claim.budget} a run"
-    lines += [f"Experiment: {task}, about {claim.hours:g} hours on two cores.", ""]
+    lines += [f"Experiment: {task}, about {60 * claim.hours:g} minutes on two cores.", ""]
     for name, what in describe_missing(claim.missing_of(next(iter(claim.arms.values())))).items():
         lines += [f"{name.capitalize()}: `{what}`.", ""]
     lines += [text for name in claim.starts for text in (_start(claim, name, result), "")]
