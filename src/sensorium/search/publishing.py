@@ -1,0 +1,67 @@
+"""What was written becomes what is searched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sensorium.search.graph import build_graph
+from sensorium.search.layout import Graph, IndexFolder, Layout, Searched
+from sensorium.search.storage import Storage
+from sensorium.search.vectors import Vectors, write_vectors
+from sensorium.training.files import write_folder_aside
+
+
+def publish(folder: IndexFolder, storage: Storage, layout: Layout) -> Layout:
+    """Have the table as it is now searched from now on, and remove what was before.
+
+    Args:
+        folder: of the index, locked.
+        storage: the table.
+        layout: as it was last published, with what has changed since.
+
+    Returns:
+        The layout that is published.
+    """
+    if storage.version != layout.version or _has_wrong_graphs(layout):
+        storage.settle()
+        name = f"vectors-{storage.version}"
+        if name == layout.vectors:  # the same rows, searched in another way
+            name += "-again"
+        found: list[Searched] = []
+        before = folder.path / layout.vectors if layout.vectors else None
+        write_folder_aside(
+            folder.path / name, lambda aside: found.extend(_write(aside, before, storage, layout))
+        )
+        layout = layout.changed(
+            version=storage.version, rows=len(storage), vectors=name, fields=tuple(found)
+        )
+        folder.write_layout(layout)
+    for old in folder.path.glob("vectors-*"):
+        if old.name != layout.vectors:
+            shutil.rmtree(old, ignore_errors=True)
+    storage.forget()
+    return layout
+
+
+def _has_wrong_graphs(layout: Layout) -> bool:
+    return any((f.graph is not None) != (f.rows >= layout.graph_from) for f in layout.fields)
+
+
+def _write(folder: Path, before: Path | None, storage: Storage, layout: Layout) -> list[Searched]:
+    """The vectors of all fields, and graphs where there are many; what is to be said of each field."""
+    all_vectors = {}
+    for field in layout.fields:
+        write_vectors(folder, field.stored, storage.vectors(field.stored))
+        all_vectors[field.stored] = Vectors(folder, field.stored, field.width)
+    found = []
+    for field in layout.fields:
+        vectors = all_vectors[field.stored]
+        graph: Graph | None = None
+        if len(vectors) >= max(1, layout.graph_from):
+            others = [other for name, other in all_vectors.items() if name != field.stored]
+            old = before and before / f"{field.stored}.graph"
+            known = (old, field.graph) if old and field.graph is not None and old.exists() else None
+            graph = build_graph(vectors, others, folder / f"{field.stored}.graph", known)
+        found.append(field.changed(rows=len(vectors), graph=graph))
+    return found

@@ -1,0 +1,209 @@
+"""The rows of an index in a table of LanceDB."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+
+from sensorium.search.content import key_number
+from sensorium.search.layout import Column, Layout
+from sensorium.types.errors import MissingExtra
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ids = Int[NDArray[np.int64], "rows"]
+
+_TABLE = "rows"
+_AT_ONCE = 1024
+"""Rows that are named in one condition, or read at a time."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is there, in the order of `numbers`: 32 bytes for each row, however long its key.
+
+    Attributes:
+        numbers: that stand for the keys.
+        ids: of the rows.
+        content: digests of what was embedded.
+        shown: digests of all else.
+    """
+
+    numbers: Ids
+    ids: Ids
+    content: Ids
+    shown: Ids
+
+    def find(self, numbers: Ids) -> tuple[Ids, Bool[NDArray[np.bool_], "rows"]]:
+        """Where keys are, and which are there at all."""
+        at = np.minimum(np.searchsorted(self.numbers, numbers), max(0, len(self.numbers) - 1))
+        there = self.numbers[at] == numbers if len(self.numbers) else np.zeros(len(numbers), bool)
+        return at, there
+
+
+class Storage:
+    """A table, as its last writer left it or at a version.
+
+    Args:
+        folder: where it is, or is made.
+        layout: what its columns are.
+        version: that is read; the last one, which can be written, if None.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, version: int | None = None) -> None:
+        lancedb = _lancedb()
+        self._layout = layout
+        database = lancedb.connect(folder)
+        if _TABLE in database.table_names():
+            self._table = database.open_table(_TABLE)
+        else:
+            self._table = database.create_table(_TABLE, schema=arrow_schema(layout))
+        if version is not None:
+            self._table.checkout(version)
+
+    @property
+    def version(self) -> int:
+        """Changes with every write."""
+        return int(self._table.version)
+
+    def __len__(self) -> int:
+        return int(self._table.count_rows())
+
+    def known(self) -> Known:
+        """The digests of all rows."""
+        columns: list[list[np.ndarray]] = [[], [], [], []]
+        for batch in self._batches(["key", "id", "content", "shown"]):
+            numbers = [key_number(key) for key in batch["key"].to_pylist()]
+            columns[0].append(np.asarray(numbers, dtype=np.int64))
+            for name, found in zip(("id", "content", "shown"), columns[1:], strict=True):
+                found.append(batch[name].to_numpy())
+        whole = [np.concatenate([np.empty(0, np.int64), *parts]) for parts in columns]
+        order = np.argsort(whole[0], kind="stable")
+        return Known(*(part[order] for part in whole))
+
+    def add_columns(self, columns: Sequence[Column]) -> None:
+        """Make room for further columns, in which the rows so far have nothing."""
+        kinds = {"number": "double", "text": "string", "truth": "boolean"}
+        there = set(self._table.schema.names)
+        new = {c.stored: f"CAST(NULL AS {kinds[c.kind]})" for c in columns if c.stored not in there}
+        if new:
+            self._table.add_columns(new)
+
+    def replace(self, gone: Ids, rows: pa.Table | None) -> None:
+        """Take out rows by their ids, and add others."""
+        for start in range(0, len(gone), _AT_ONCE):
+            self._table.delete(_among(gone[start : start + _AT_ONCE]))
+        if rows is not None and rows.num_rows:
+            self._table.add(rows)
+
+    def settle(self) -> None:
+        """Index the words anew, so that none of a deleted row is left, and put small files together."""
+        from lancedb.index import FTS
+
+        if self._layout.has_text and len(self):
+            # Words are divided as Unicode says, in any language; none is left out or cut.
+            words = FTS(
+                base_tokenizer="icu", stem=False, remove_stop_words=False, with_position=False
+            )
+            self._table.create_index("text", config=words, replace=True)
+        self._table.optimize(cleanup_older_than=timedelta(days=1))
+
+    def forget(self) -> None:
+        """Remove from the disk what no longer is in the last version."""
+        with warnings.catch_warnings():
+            # Whoever reads an older version opens the new one; see `Index`.
+            warnings.filterwarnings("ignore", ".*removes every version.*", UserWarning)
+            self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+
+    def vectors(
+        self, name: str
+    ) -> Iterator[tuple[Ids, Float[NDArray[np.float32], "entries width"]]]:
+        """The ids and vectors of the rows that have one of a field, some at a time."""
+        for batch in self._batches(["id", name], f"{name} IS NOT NULL"):
+            column = batch[name]
+            yield batch["id"].to_numpy(), _matrix(column)
+
+    def vectors_of(self, ids: Ids) -> dict[int, dict[str, Any]]:
+        """The vectors of rows by id; None where a row has none."""
+        names = [field.stored for field in self._layout.fields]
+        return {row.pop("id"): row for row in self._rows(ids, ["id", *names])}
+
+    def fetch(self, ids: Ids) -> dict[int, dict[str, Any]]:
+        """What is kept of rows, but for their vectors, by id."""
+        names = ["id", "key", "text", "picture", *(c.stored for c in self._layout.columns)]
+        return {row.pop("id"): row for row in self._rows(ids, names)}
+
+    def fitting(self, condition: str) -> Ids:
+        """The ids of the rows that a condition, in SQL, holds for."""
+        parts = [batch["id"].to_numpy() for batch in self._batches(["id"], condition)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def with_words(self, words: str, count: int, condition: str | None) -> list[tuple[int, float]]:
+        """The rows in which words stand, by BM25: their ids and scores, falling."""
+        from lancedb.query import MatchQuery
+
+        if not words.strip() or not len(self):
+            return []
+        query = self._table.search(MatchQuery(words, "text"), query_type="fts")
+        if condition is not None:
+            query = query.where(condition, prefilter=True)
+        found = query.select(["id", "_score"]).limit(count).to_arrow()
+        pairs = zip(found["id"].to_pylist(), found["_score"].to_pylist(), strict=True)
+        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+
+    def _rows(self, ids: Ids, names: list[str]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(ids), _AT_ONCE):
+            part = _among(ids[start : start + _AT_ONCE])
+            yield from self._table.search().where(part).select(names).to_arrow().to_pylist()
+
+    def _batches(self, names: list[str], condition: str | None = None) -> Iterator[pa.RecordBatch]:
+        query = self._table.search().select(names)
+        if condition is not None:
+            query = query.where(condition)
+        yield from query.to_batches(batch_size=_AT_ONCE)
+
+
+def arrow_schema(layout: Layout) -> pa.Schema:
+    """The columns of the table."""
+    import pyarrow as pa
+
+    kinds = {"number": pa.float64(), "text": pa.string(), "truth": pa.bool_()}
+    return pa.schema(
+        [
+            pa.field("id", pa.int64()),
+            pa.field("key", pa.string()),
+            pa.field("content", pa.int64()),
+            pa.field("shown", pa.int64()),
+            pa.field("text", pa.string()),
+            pa.field("picture", pa.binary()),
+            *(pa.field(f.stored, pa.list_(pa.float32(), f.width)) for f in layout.fields),
+            *(pa.field(c.stored, kinds[c.kind]) for c in layout.columns),
+        ]
+    )
+
+
+def _among(ids: Ids) -> str:
+    return f"id IN ({', '.join(map(str, ids.tolist()))})"
+
+
+def _matrix(column: pa.FixedSizeListArray) -> Float[NDArray[np.float32], "entries width"]:
+    width = column.type.list_size
+    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(-1, width)
+
+
+def _lancedb() -> Any:
+    try:
+        import lancedb
+    except ImportError:
+        raise MissingExtra("An index", "search") from None
+    return lancedb
