@@ -1,0 +1,113 @@
+"""Exact search against a plain one, and the graph against exact search."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensorium.search import graph as graphs
+from sensorium.search import vectors as exact
+from sensorium.search.graph import NearGraph, build_graph
+from sensorium.search.vectors import Vectors, write_vectors
+
+
+def plain(values, ids, query, count, among=None):
+    """Sort all, by falling product and rising id."""
+    at = range(len(ids)) if among is None else among
+    order = sorted(at, key=lambda place: (-float(values[place] @ query), ids[place]))[:count]
+    return [int(ids[place]) for place in order]
+
+
+def written(folder, values, ids):
+    half = len(ids) // 2
+    parts = [(ids[:half], values[:half]), (ids[half:], values[half:])]
+    assert write_vectors(folder, "v", parts) == len(ids)
+    return Vectors(folder, "v", values.shape[1])
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 10_000])
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_exact_search_is_a_sort_of_all(tmp_path_factory, block, data):
+    number = data.draw(st.integers(0, 60))
+    draw = np.random.default_rng(data.draw(st.integers(0, 99)))
+    # small whole numbers: many vectors are equal, and products are exact
+    values = draw.integers(-1, 2, (number, 3)).astype(np.float32)
+    ids = np.cumsum(draw.integers(1, 5, number)).astype(np.int64)
+    vectors = written(tmp_path_factory.mktemp("v"), values, ids)
+    vectors._block = block
+    queries = draw.integers(-1, 2, (data.draw(st.integers(1, 3)), 3)).astype(np.float32)
+    count = data.draw(st.integers(1, 12))
+    kept = np.flatnonzero(draw.random(number) < 0.5) if data.draw(st.booleans()) else None
+    scores, found = vectors.nearest(queries, count, kept)
+    for query, own_scores, own in zip(queries, scores, found, strict=True):
+        assert own.tolist() == plain(values, ids, query, count, kept)
+        assert own_scores.tolist() == sorted(own_scores.tolist(), reverse=True)
+    wanted = np.asarray([1, 2, 5, 10_000, *ids[:3]], dtype=np.int64)
+    at = vectors.positions(np.unique(wanted))
+    assert vectors.ids[at].tolist() == [i for i in ids.tolist() if i in wanted]
+
+
+def test_a_block_is_not_larger_than_it_may_be(tmp_path):
+    vectors = written(tmp_path, np.zeros((4, 256), np.float32), np.arange(4))
+    assert vectors._block * 256 * 4 == exact.BLOCK_BYTES
+
+
+def test_rows_out_of_order_are_a_fault(tmp_path):
+    with pytest.raises(RuntimeError, match="not in the order of their ids"):
+        written(tmp_path, np.zeros((4, 2), np.float32), np.asarray([1, 3, 2, 4]))
+
+
+def clustered(number, seed, width=32):
+    draw = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(20, width))
+    values = centres[draw.integers(0, 20, number)] + 0.5 * draw.normal(size=(number, width))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_a_graph_is_measured_and_follows_what_changes(tmp_path):
+    values, ids = clustered(1500, 1), np.arange(1500)
+    vectors = written(tmp_path, values, ids)
+    known = build_graph(vectors, [vectors], tmp_path / "v.graph", None)
+    assert known.recall >= 0.95 and known.queries == graphs.NUM_QUERIES and known.removed == 0
+    # what was measured is so for other questions
+    graph = NearGraph(32, tmp_path / "v.graph", fixed=True)
+    queries = clustered(50, 2)
+    truth = vectors.nearest(queries, 10)[1]
+    found = [graph.nearest(query, 10, known.expansion, vectors) for query in queries]
+    assert graphs.recall_of([rows for _, rows in found], truth) > 0.93
+    scores, rows = found[0]
+    np.testing.assert_allclose(scores, values[rows] @ queries[0], rtol=1e-6)
+    # rows go, others come
+    (tmp_path / "next").mkdir()
+    kept = np.concatenate([ids[100:], np.arange(2000, 2050)])
+    later = written(tmp_path / "next", np.concatenate([values[100:], clustered(50, 3)]), kept)
+    place = tmp_path / "next" / "v.graph"
+    updated = build_graph(later, [later], place, (tmp_path / "v.graph", known))
+    assert updated.removed == 100 and updated.recall >= 0.95
+    graph = NearGraph(32, place, fixed=True)
+    assert len(graph) == 1450
+    for row in (2000, 2049):
+        assert graph.nearest(later.values[later.ids == row][0], 1, 64, later)[1].tolist() == [row]
+    gone = {int(r) for q in values[:100] for r in graph.nearest(q, 10, 64, later)[1]}
+    assert not gone & set(range(100))
+    # a graph of which much was taken out is built anew
+    (tmp_path / "last").mkdir()
+    last = written(tmp_path / "last", later.values[700:], kept[700:])
+    built = build_graph(last, [], tmp_path / "last" / "v.graph", (place, updated))
+    assert built.removed == 0 and len(NearGraph(32, tmp_path / "last" / "v.graph")) == len(last)
+
+
+def test_a_graph_that_finds_too_little_is_known_to(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(3000, 128)).astype(np.float32)  # nothing is near anything
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    vectors = written(tmp_path, values, np.arange(3000))
+    monkeypatch.setattr(graphs, "_NEIGHBOURS", 4)
+    monkeypatch.setattr(graphs, "_EXPANSION_BUILDING", 8)
+    monkeypatch.setattr(graphs, "EXPANSIONS", (12,))
+    poor = build_graph(vectors, [], tmp_path / "v.graph", None)
+    assert poor.recall < 0.8
+    monkeypatch.setattr(graphs, "EXPANSIONS", (12, 24, 1024))
+    known = build_graph(vectors, [], tmp_path / "v.graph", None)
+    assert known.recall > poor.recall + 0.1 and known.expansion > 12
