@@ -88,7 +88,7 @@ def test_looking_something_up_is_light(code):
         "pandas",
         "pyarrow",
         "lancedb",
-        "usearch",
+        "faiss",
     ]
     check = f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

@@ -247,6 +247,20 @@ def test_who_reads_sees_all_of_an_update_or_nothing(own, trained, tmp_path, monk
     assert after != before and len(after) == len(before)
 
 
+def test_no_number_of_a_row_is_used_twice(own, trained, tmp_path, monkeypatch):
+    """A graph that is published knows a row that was deleted since, by its number."""
+    index_rows(trained, own, tmp_path / "i", graph_from=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("sensorium.search.building.publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            index_rows(trained, None, tmp_path / "i", delete=["thing-29"])
+    write_rows(own, [{**row(0), "id": "new", "caption": "new words"}])
+    index_rows(trained, own, tmp_path / "i")
+    index = Index(tmp_path / "i")
+    hit = index.search(index.model().ask({"text": "new words"}), fields=["caption"], limit=1)[0]
+    assert hit.key == "new" and index._storage.fitting("key = 'new'").tolist() == [29]
+
+
 def test_without_samples_nothing_but_keys_and_vectors_is_kept(own, trained, tmp_path):
     done = index_rows(trained, own, tmp_path / "i", samples=False)
     assert not done.layout.columns and not done.layout.has_text

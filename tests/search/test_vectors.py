@@ -71,10 +71,10 @@ def test_a_graph_is_measured_and_follows_what_changes(tmp_path):
     known = build_graph(vectors, [vectors], tmp_path / "v.graph", None)
     assert known.recall >= 0.95 and known.queries == graphs.NUM_QUERIES and known.removed == 0
     # what was measured is so for other questions
-    graph = NearGraph(32, tmp_path / "v.graph", fixed=True)
+    graph = NearGraph(vectors, tmp_path / "v.graph", fixed=True)
     queries = clustered(50, 2)
     truth = vectors.nearest(queries, 10)[1]
-    found = [graph.nearest(query, 10, known.expansion, vectors) for query in queries]
+    found = [graph.nearest(query, 10, known.expansion) for query in queries]
     assert graphs.recall_of([rows for _, rows in found], truth) > 0.93
     scores, rows = found[0]
     np.testing.assert_allclose(scores, values[rows] @ queries[0], rtol=1e-6)
@@ -83,19 +83,26 @@ def test_a_graph_is_measured_and_follows_what_changes(tmp_path):
     kept = np.concatenate([ids[100:], np.arange(2000, 2050)])
     later = written(tmp_path / "next", np.concatenate([values[100:], clustered(50, 3)]), kept)
     place = tmp_path / "next" / "v.graph"
-    updated = build_graph(later, [later], place, (tmp_path / "v.graph", known))
+    updated = build_graph(later, [later], place, tmp_path / "v.graph")
     assert updated.removed == 100 and updated.recall >= 0.95
-    graph = NearGraph(32, place, fixed=True)
-    assert len(graph) == 1450
+    graph = NearGraph(later, place, fixed=True)
+    assert len(graph) == 1550
     for row in (2000, 2049):
-        assert graph.nearest(later.values[later.ids == row][0], 1, 64, later)[1].tolist() == [row]
-    gone = {int(r) for q in values[:100] for r in graph.nearest(q, 10, 64, later)[1]}
-    assert not gone & set(range(100))
+        assert graph.nearest(later.values[later.ids == row][0], 1, 64)[1].tolist() == [row]
+    for query in values[:100]:
+        found = graph.nearest(query, 10, 64)[1]
+        assert len(found) == 10 and set(found) <= set(kept)
+    # nothing is left of what is gone
+    half = values[:100].astype(np.float16)
+    assert all(vector.tobytes() in (tmp_path / "v.graph").read_bytes() for vector in half)
+    assert not any(vector.tobytes() in place.read_bytes() for vector in half)
     # a graph of which much was taken out is built anew
     (tmp_path / "last").mkdir()
     last = written(tmp_path / "last", later.values[700:], kept[700:])
-    built = build_graph(last, [], tmp_path / "last" / "v.graph", (place, updated))
-    assert built.removed == 0 and len(NearGraph(32, tmp_path / "last" / "v.graph")) == len(last)
+    built = build_graph(last, [], tmp_path / "last" / "v.graph", place)
+    assert built.removed == 0 and len(NearGraph(last, tmp_path / "last" / "v.graph")) == len(last)
+    scores, rows = NearGraph(last, tmp_path / "last" / "v.graph").nearest(queries[0], 2000, 16)
+    assert len(rows) > 0.9 * len(last)  # as many as can be reached
 
 
 def test_a_graph_that_finds_too_little_is_known_to(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from sensorium.search.layout import Graph
-from sensorium.search.vectors import Ids, Vectors
+from sensorium.search.vectors import Ids, Positions, Vectors
 from sensorium.types import draws
 from sensorium.types.errors import MissingExtra
 
@@ -28,73 +28,98 @@ ENOUGH = 0.95
 
 NUM_NEAREST = 10
 NUM_QUERIES = 256
-EXPANSIONS = (32, 64, 128, 256, 512, 1024)
+EXPANSIONS = (16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 _NEIGHBOURS, _EXPANSION_BUILDING = 16, 128
 _MOST_REMOVED = 0.2
 _AT_ONCE = 4096
 
 
 class NearGraph:
-    """A graph whose nodes are the ids of rows, with their vectors in half precision.
+    """A graph of vectors in half precision (HNSW, by faiss), whose nodes stand for rows.
 
     Args:
-        width: of the vectors.
-        path: where it was saved; a new, empty one if None.
+        vectors: that are searched; nodes of other rows are only passed through.
+        path: where it was saved, with the ids of its nodes beside it; a new, empty one if None.
         fixed: leave it on the disk, from where it can be searched but not changed.
     """
 
-    def __init__(self, width: int, path: Path | None = None, fixed: bool = False) -> None:
-        try:
-            from usearch.index import Index
-        except ImportError:
-            raise MissingExtra("A graph of vectors", "search") from None
-        self._graph = Index(
-            ndim=width,
-            metric="ip",
-            dtype="f16",
-            connectivity=_NEIGHBOURS,
-            expansion_add=_EXPANSION_BUILDING,
-        )
+    def __init__(self, vectors: Vectors, path: Path | None = None, fixed: bool = False) -> None:
+        faiss = _faiss()
+        self._vectors = vectors
         if path is not None:
-            self._graph.view(str(path)) if fixed else self._graph.load(str(path))
+            how = faiss.IO_FLAG_MMAP_IFC if fixed else 0
+            self._graph = faiss.read_index(str(path), how)
+            self._nodes: Ids = np.fromfile(_nodes_file(path), np.int64)
+        else:
+            width, half = vectors.values.shape[1], faiss.ScalarQuantizer.QT_fp16
+            self._graph = faiss.IndexHNSWSQ(width, half, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+            self._graph.hnsw.efConstruction = _EXPANSION_BUILDING
+            self._graph.is_trained = True  # there is nothing to be learned for half precision
+            self._nodes = np.empty(0, np.int64)
+        self._settings = faiss.SearchParametersHNSW()
+        self._find_places()
 
     def __len__(self) -> int:
-        return len(self._graph)
+        return len(self._nodes)
+
+    def _find_places(self) -> None:
+        """Where the vector of each node is; -1 where its row is no longer there."""
+        at = np.minimum(np.searchsorted(self._vectors.ids, self._nodes), len(self._vectors) - 1)
+        there = self._vectors.ids[at] == self._nodes if len(at) else np.empty(0, bool)
+        self._places = np.where(there, at, -1)
 
     def save(self, path: Path) -> None:
-        """Write it into a file."""
-        self._graph.save(str(path))
+        """Write it into two files."""
+        _faiss().write_index(self._graph, str(path))
+        self._nodes.tofile(_nodes_file(path))
 
-    def update(self, vectors: Vectors) -> int:
-        """Take out what is no longer there, and add what is new; how many were taken out."""
-        before = np.sort(np.asarray(self._graph.keys, dtype=np.int64))
-        gone = np.setdiff1d(before, vectors.ids, assume_unique=True)
-        new = np.flatnonzero(~np.isin(vectors.ids, before, assume_unique=True))
-        if len(gone):
-            self._graph.remove(gone.astype(np.uint64))
+    def update(self) -> int:
+        """Add the vectors that it has not, and forget those that are gone; how many these are."""
+        new = np.flatnonzero(~np.isin(self._vectors.ids, self._nodes, assume_unique=True))
         for start in range(0, len(new), _AT_ONCE):
-            at = new[start : start + _AT_ONCE]
-            self._graph.add(vectors.ids[at].astype(np.uint64), vectors.values[at])
+            self._graph.add(self._vectors.values[new[start : start + _AT_ONCE]])
+        self._nodes = np.concatenate([self._nodes, self._vectors.ids[new]])
+        self._find_places()
+        gone = np.flatnonzero(self._places < 0)
+        if len(gone):
+            self._forget(gone)
         return len(gone)
 
+    def _forget(self, gone: Positions) -> None:
+        """Give nodes whose row is gone the vector of the nearest that is there.
+
+        So nothing is left of theirs, and they still lead to where they led.
+        """
+        faiss = _faiss()
+        storage = faiss.downcast_index(self._graph.storage)
+        codes = faiss.vector_to_array(storage.codes).reshape(len(self), -1)
+        for node in gone.tolist():
+            vector = storage.reconstruct(node)
+            _, rows = self.nearest(vector, 1, _EXPANSION_BUILDING)
+            near = self._vectors.positions(rows)
+            codes[node] = self._vectors.values[near[0]].astype(np.float16).view(np.uint8)
+        faiss.copy_array_to_vector(codes.reshape(-1), storage.codes)
+
     def nearest(
-        self,
-        query: Float[NDArray[np.float32], "width"],
-        count: int,
-        expansion: int,
-        vectors: Vectors,
+        self, query: Float[NDArray[np.float32], "width"], count: int, expansion: int
     ) -> tuple[Float[NDArray[np.float32], "found"], Int[NDArray[np.int64], "found"]]:
         """As `Vectors.nearest` for one query, nearly: exact inner products, falling, and ids."""
-        self._graph.expansion_search = max(expansion, count)
-        found = np.asarray(self._graph.search(query, count).keys).astype(np.int64)
-        at = vectors.positions(found)
-        scores = vectors.values[at] @ query
-        order = np.argsort(-scores, kind="stable")
-        return scores[order], vectors.ids[at[order]]
+        wanted = min(count, len(self))
+        while True:
+            self._settings.efSearch = max(expansion, wanted)
+            _, nodes = self._graph.search(query[None], wanted, params=self._settings)
+            at = self._places[nodes[0][nodes[0] >= 0]]
+            at = at[at >= 0]
+            if len(at) >= min(count, len(self._vectors)) or wanted == len(self):
+                break
+            wanted = min(2 * wanted, len(self))  # what is gone stood in the way
+        scores = self._vectors.values[at] @ query
+        order = np.argsort(-scores, kind="stable")[:count]
+        return scores[order], self._vectors.ids[at[order]]
 
 
 def build_graph(
-    vectors: Vectors, others: Sequence[Vectors], path: Path, before: tuple[Path, Graph] | None
+    vectors: Vectors, others: Sequence[Vectors], path: Path, before: Path | None
 ) -> Graph:
     """Build or update the graph of a field, choose how wide it searches, measure, and save it.
 
@@ -102,23 +127,34 @@ def build_graph(
         vectors: of the field.
         others: of the other fields of the same rows.
         path: where it is saved.
-        before: an earlier graph of the field, and what was known of it.
+        before: an earlier graph of the field.
     """
-    graph, removed = NearGraph(vectors.values.shape[1], before and before[0]), 0
-    if before is not None:
-        removed = before[1].removed + graph.update(vectors)
-    if before is None or removed > _MOST_REMOVED * len(vectors):
-        graph, removed = NearGraph(vectors.values.shape[1]), 0
-        graph.update(vectors)
+    graph = NearGraph(vectors, before)
+    removed = graph.update()
+    if removed > _MOST_REMOVED * len(vectors):
+        graph = NearGraph(vectors)
+        removed = graph.update()
     graph.save(path)
     queries, own = _queries(vectors, others)
     truth = _others_than(own, list(vectors.nearest(queries, NUM_NEAREST + 1)[1]))
     for expansion in EXPANSIONS:
-        found = [graph.nearest(query, NUM_NEAREST + 1, expansion, vectors)[1] for query in queries]
+        found = [graph.nearest(query, NUM_NEAREST + 1, expansion)[1] for query in queries]
         recall = recall_of(_others_than(own, found), truth)
         if recall >= ENOUGH:
             break
     return Graph(recall=recall, queries=len(queries), expansion=expansion, removed=removed)
+
+
+def _nodes_file(path: Path) -> Path:
+    return path.with_suffix(".nodes")
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise MissingExtra("A graph of vectors", "search") from None
+    return faiss
 
 
 def recall_of(found: Sequence[Any], truth: Sequence[Any]) -> float:

@@ -15,9 +15,10 @@ from sensorium.search.conditions import read_condition
 from sensorium.search.graph import ENOUGH, NearGraph
 from sensorium.search.layout import IndexFolder, Layout, Searched
 from sensorium.search.model import Model, Vector
+from sensorium.search.publishing import ROWS_FILE
 from sensorium.search.safe_sql import to_sql
 from sensorium.search.storage import Storage
-from sensorium.search.vectors import Vectors
+from sensorium.search.vectors import Vectors, read_ids
 from sensorium.types import UserError
 from sensorium.types.names import did_you_mean
 
@@ -70,19 +71,22 @@ class Index:
 
     def __init__(self, path: str | Path) -> None:
         self.folder = IndexFolder(path)
-        self._open(self.folder.read_layout())
+        self._open()
 
-    def _open(self, layout: Layout) -> None:
+    def _open(self) -> None:
+        self._published = self.folder.published()
+        layout = self.folder.read_layout()
         if not layout.version:
             raise UserError(
                 f"{self.folder.path} was never finished; run the same `sensorium index` again to go on"
             )
-        self.layout = layout
+        self.layout: Layout = layout
         self._storage = Storage(self.folder.rows, layout, layout.version)
         folder = self.folder.path / layout.vectors
+        self._rows = read_ids(folder / ROWS_FILE)
         self._vectors = {f.name: Vectors(folder, f.stored, f.width) for f in layout.fields}
         self._graphs = {
-            f.name: NearGraph(f.width, folder / f"{f.stored}.graph", fixed=True)
+            f.name: NearGraph(self._vectors[f.name], folder / f"{f.stored}.graph", fixed=True)
             for f in layout.fields
             if f.graph is not None
         }
@@ -180,10 +184,11 @@ class Index:
         else:
             scored = [(row, score) for row, score, *_ in by_vector or by_words]
         scored = scored[:limit]
-        kept = self._storage.fetch(np.asarray([row for row, _ in scored], dtype=np.int64))
+        rows = np.asarray([row for row, _ in scored], dtype=np.int64)
+        kept = self._storage.fetch(np.searchsorted(self._rows, rows))
         return [
-            self._hit(place, score, kept[row], nearest.get(row, ""), _ranks(row, rankings))
-            for place, (row, score) in enumerate(scored, start=1)
+            self._hit(place, score, held, nearest.get(row, ""), _ranks(row, rankings))
+            for place, ((row, score), held) in enumerate(zip(scored, kept, strict=True), start=1)
         ]
 
     def warnings(self) -> list[str]:
@@ -197,10 +202,9 @@ class Index:
 
     def _refresh(self) -> bool:
         """Open what is published now; whether that is other than before."""
-        layout = self.folder.read_layout()
-        changed = layout != self.layout
+        changed = self.folder.published() != self._published
         if changed:
-            self._open(layout)
+            self._open()
         return changed
 
     def _fields(self, names: Sequence[str]) -> list[Searched]:
@@ -240,8 +244,7 @@ class Index:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         vectors = self._vectors[field.name]
         if kept is None and field.graph is not None:
-            graph = self._graphs[field.name]
-            return graph.nearest(query, count, field.graph.expansion, vectors)
+            return self._graphs[field.name].nearest(query, count, field.graph.expansion)
         among = None if kept is None else vectors.positions(kept)
         scores, rows = vectors.nearest(query[None], count, among)
         return scores[0], rows[0]

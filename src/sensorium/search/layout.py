@@ -70,7 +70,7 @@ class Graph(_Part):
         recall: the share of the ten nearest that it finds, against exact search.
         queries: of how many queries that is the mean.
         expansion: how many candidates it keeps while it searches.
-        removed: how many vectors were taken out of it since it was built.
+        removed: how many of its nodes stand for rows that are gone.
     """
 
     recall: float
@@ -173,6 +173,11 @@ class IndexFolder(RunFolder):
             raise UserError(
                 f"{self.layout_file} is not what `sensorium index` writes: {explain(error)}"
             ) from None
+
+    def published(self) -> tuple[int, int]:
+        """Changes whenever something is published."""
+        found = self.layout_file.stat() if self.exists else None
+        return (0, 0) if found is None else (found.st_ino, found.st_mtime_ns)
 
     def write_layout(self, layout: Layout) -> None:
         """Publish."""

@@ -8,8 +8,11 @@ from pathlib import Path
 from sensorium.search.graph import build_graph
 from sensorium.search.layout import Graph, IndexFolder, Layout, Searched
 from sensorium.search.storage import Storage
-from sensorium.search.vectors import Vectors, write_vectors
+from sensorium.search.vectors import Vectors, write_ids, write_vectors
 from sensorium.training.files import write_folder_aside
+
+ROWS_FILE = "rows.ids"
+"""In the folder of vectors: the ids of all rows, as they lie in the table."""
 
 
 def publish(folder: IndexFolder, storage: Storage, layout: Layout) -> Layout:
@@ -50,6 +53,7 @@ def _has_wrong_graphs(layout: Layout) -> bool:
 
 def _write(folder: Path, before: Path | None, storage: Storage, layout: Layout) -> list[Searched]:
     """The vectors of all fields, and graphs where there are many; what is to be said of each field."""
+    write_ids(folder / ROWS_FILE, storage.ids())
     all_vectors = {}
     for field in layout.fields:
         write_vectors(folder, field.stored, storage.vectors(field.stored))
@@ -60,8 +64,7 @@ def _write(folder: Path, before: Path | None, storage: Storage, layout: Layout) 
         graph: Graph | None = None
         if len(vectors) >= max(1, layout.graph_from):
             others = [other for name, other in all_vectors.items() if name != field.stored]
-            old = before and before / f"{field.stored}.graph"
-            known = (old, field.graph) if old and field.graph is not None and old.exists() else None
-            graph = build_graph(vectors, others, folder / f"{field.stored}.graph", known)
+            old = before / f"{field.stored}.graph" if before and field.graph else None
+            graph = build_graph(vectors, others, folder / f"{field.stored}.graph", old)
         found.append(field.changed(rows=len(vectors), graph=graph))
     return found

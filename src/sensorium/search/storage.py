@@ -137,15 +137,29 @@ class Storage:
             column = batch[name]
             yield batch["id"].to_numpy(), _matrix(column)
 
+    def ids(self) -> Iterator[Ids]:
+        """Those of all rows, some at a time, in their order."""
+        for batch in self._batches(["id"]):
+            yield batch["id"].to_numpy()
+
     def vectors_of(self, ids: Ids) -> dict[int, dict[str, Any]]:
         """The vectors of rows by id; None where a row has none."""
-        names = [field.stored for field in self._layout.fields]
-        return {row.pop("id"): row for row in self._rows(ids, ["id", *names])}
+        names = ["id", *(field.stored for field in self._layout.fields)]
+        rows: dict[int, dict[str, Any]] = {}
+        for start in range(0, len(ids), _AT_ONCE):
+            query = self._table.search().where(_among(ids[start : start + _AT_ONCE]))
+            rows |= {row.pop("id"): row for row in query.select(names).to_arrow().to_pylist()}
+        return rows
 
-    def fetch(self, ids: Ids) -> dict[int, dict[str, Any]]:
-        """What is kept of rows, but for their vectors, by id."""
-        names = ["id", "key", "text", "picture", *(c.stored for c in self._layout.columns)]
-        return {row.pop("id"): row for row in self._rows(ids, names)}
+    def fetch(self, places: Ids) -> list[dict[str, Any]]:
+        """What is kept of rows, but for their vectors, by their places in the table."""
+        if not len(places):
+            return []
+        names = ["key", "text", "picture", *(c.stored for c in self._layout.columns)]
+        order = np.argsort(places)
+        query = self._table.take_offsets(places[order].tolist()).select(names)
+        rows = query.to_arrow().to_pylist()  # in the order of the table, whatever was asked
+        return [rows[at] for at in np.argsort(order)]
 
     def fitting(self, condition: str) -> Ids:
         """The ids of the rows that a condition, in SQL, holds for."""
@@ -164,11 +178,6 @@ class Storage:
         found = query.select(["id", "_score"]).limit(count).to_arrow()
         pairs = zip(found["id"].to_pylist(), found["_score"].to_pylist(), strict=True)
         return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
-
-    def _rows(self, ids: Ids, names: list[str]) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(ids), _AT_ONCE):
-            part = _among(ids[start : start + _AT_ONCE])
-            yield from self._table.search().where(part).select(names).to_arrow().to_pylist()
 
     def _batches(self, names: list[str], condition: str | None = None) -> Iterator[pa.RecordBatch]:
         query = self._table.search().select(names)

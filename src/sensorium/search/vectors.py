@@ -32,7 +32,7 @@ class Vectors:
     """
 
     def __init__(self, folder: Path, name: str, width: int) -> None:
-        self.ids: Ids = _mapped(folder / f"{name}.ids", np.int64)
+        self.ids = read_ids(folder / f"{name}.ids")
         self.values: Float[NDArray[np.float32], "entries width"] = _mapped(
             folder / f"{name}.vectors", np.float32
         ).reshape(-1, width)
@@ -124,6 +124,19 @@ def write_vectors(
     return count
 
 
+def write_ids(path: Path, parts: Iterable[Ids]) -> None:
+    """Write the ids of all rows, in the order of the table."""
+    with path.open("wb") as file:
+        for part in parts:
+            part.astype(np.int64).tofile(file)
+
+
+def read_ids(path: Path) -> Ids:
+    """The ids of a file."""
+    ids: Ids = _mapped(path, np.int64)
+    return ids
+
+
 def _mapped(path: Path, kind: Any) -> Any:
-    # an empty file cannot be mapped
-    return np.memmap(path, kind, mode="r") if path.stat().st_size else np.empty(0, kind)
+    # An empty file cannot be mapped. As a plain array: what numpy makes of parts of others takes longer.
+    return np.asarray(np.memmap(path, kind, mode="r")) if path.stat().st_size else np.empty(0, kind)
