@@ -234,7 +234,7 @@ def test_who_reads_sees_all_of_an_update_or_nothing(own, trained, tmp_path, monk
         )
         raise KeyboardInterrupt
 
-    write_rows(own, [{**row(n), "caption": f"new {n}"} for n in ALL])
+    write_rows(own, [{**row(n), "caption": f"new {n}", "stars": n} for n in ALL])
     with monkeypatch.context() as patch:
         patch.setattr("sensorium.search.building.publish", look)
         with pytest.raises(KeyboardInterrupt):
@@ -245,6 +245,7 @@ def test_who_reads_sees_all_of_an_update_or_nothing(own, trained, tmp_path, monk
     assert done.embedded == 0  # it was done before the interruption
     after = [(hit.key, hit.score) for hit in index.search(vector, limit=100)]
     assert after != before and len(after) == len(before)
+    assert keys(index.search(vector, where="stars = 9")) == ["thing-9"]
 
 
 def test_no_number_of_a_row_is_used_twice(own, trained, tmp_path, monkeypatch):
@@ -264,6 +265,7 @@ def test_no_number_of_a_row_is_used_twice(own, trained, tmp_path, monkeypatch):
 def test_without_samples_nothing_but_keys_and_vectors_is_kept(own, trained, tmp_path):
     done = index_rows(trained, own, tmp_path / "i", samples=False)
     assert not done.layout.columns and not done.layout.has_text
+    assert [fault.reason for fault in done.faults] == [done.faults[0].kind]
     assert not on_disk(tmp_path / "i", "thing nr9") and not on_disk(tmp_path / "i", "quoted")
     index = Index(tmp_path / "i")
     hit = index.search(index.model().ask({"text": CAPTIONS[9]}), limit=1)[0]
@@ -281,6 +283,8 @@ def test_graphs_come_and_go_and_say_how_much_they_find(own, trained, tmp_path):
     done = index_rows(trained, None, tmp_path / "i", graph_from=1000)
     assert all(f.graph is None for f in done.layout.fields)
     assert keys(index.search(vector, limit=5)) == by_graph
+    index_rows(trained, None, tmp_path / "i", graph_from=2000)
+    assert IndexFolder(tmp_path / "i").read_layout().graph_from == 2000
     layout = index_rows(trained, None, tmp_path / "i", graph_from=10).layout
     poor = [f.changed(graph=f.graph.changed(recall=0.5)) for f in layout.fields]
     IndexFolder(tmp_path / "i").write_layout(layout.changed(fields=tuple(poor)))

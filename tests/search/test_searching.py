@@ -1,5 +1,7 @@
 """Asking an index: rankings against plain ones, conditions, questions of several parts."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from shops import CAPTIONS, KINDS, WITHOUT_PICTURE, WITHOUT_PRICE, held, keys, row
 
 import commands
+from sensorium.cli.progress import RowsProgress
 from sensorium.search.index import Index, fused
 from sensorium.types import UserError
 
@@ -175,7 +178,31 @@ def test_a_question_that_cannot_be_read_is_named(model, tmp_path):
             model.ask(question)
 
 
+def test_the_names_in_the_library(indexed, trained):
+    import sensorium as sm
+
+    assert sm.Index is Index and sm.index(trained, None, indexed, graph_from=10**6).added == 0
+
+
 # ---------------------------------------------------------------------- commands
+
+
+def test_progress_is_a_line_now_and_then_and_a_bar_in_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock = iter([0.0, 5.0, 20.0, 20.0])
+    monkeypatch.setattr("sensorium.cli.progress.time.monotonic", lambda: next(clock))
+    with contextlib.redirect_stderr(io.StringIO()) as err, RowsProgress("my.index") as progress:
+        progress(256, 10_000)
+        progress(512, 10_000)
+    assert err.getvalue() == "my.index: 512 of 10,000 rows\n"
+    monkeypatch.undo()
+    monkeypatch.setenv("TERM", "xterm")
+    with contextlib.redirect_stderr(Terminal()) as err, RowsProgress("my.index") as progress:
+        progress(512, 1000)
+    assert "512/1000" in err.getvalue()
 
 
 def test_the_two_commands(shop, trained, tmp_path):
@@ -214,6 +241,7 @@ def test_the_two_commands(shop, trained, tmp_path):
         (["index", "{run}", "--into", "{index}", "--prune", "--delete", "a"], "name the rows that stay"),
         (["index", "{run}", "{shop}", "--into", "{index}", "--key", "ide"], "Did you mean 'id'"),
         (["index", "{run}", "{shop}", "--into", "{index}", "--key", "caption"], "names rows by the column 'id'"),
+        (["index", "{run}", "{shop}", "--into", "{shop}"], "something else than an index"),
         (["index", "{run}", "--into", "{shop}/new", "--delete", "a"], "is no index yet"),
     ],
 )  # fmt: skip

@@ -55,8 +55,10 @@ def index_rows(
         rows = None if data is None else _with_key(model.rows(data), key)
         known_layout = folder.read_layout() if folder.exists else None
         layout = _layout(model, rows, known_layout, graph_from, samples, folder.path)
-        if layout != known_layout:
+        if known_layout is None:  # else it tells of columns that what is published does not have
             folder.write_layout(layout)
+        if rows is not None and not layout.samples:
+            rows = rows.without_samples()
         storage = Storage(folder.rows, layout)
         storage.add_columns(layout.columns)
         writer = Writer(model, storage, layout, report)
@@ -93,6 +95,10 @@ def _layout(
     if known is None:
         if rows is None:
             raise UserError(f"{path} is no index yet; name the rows that it is to hold")
+        if any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise UserError(
+                f"{path} holds something else than an index; choose another with --into"
+            )
         shown = samples and rows.samples
         fields = enumerate(model.embedded.values())
         texts = [

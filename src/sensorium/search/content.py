@@ -85,7 +85,7 @@ def find_columns(data: Data, known: Sequence[Column]) -> tuple[Column, ...]:
     for name in names:
         kind = _kind(cells[name])
         if kind is not None and all(column.name != name for column in known):
-            columns.append(Column(name=name, kind=kind, stored=f"column_{len(columns)}"))
+            columns.append(Column(name=name, kind=kind, stored=_stored(name, kind)))
     return tuple(columns)
 
 
@@ -194,6 +194,12 @@ def key_number(key: str) -> int:
     """An integer that stands for a key."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def _stored(name: str, kind: Kind) -> str:
+    """The same for the same column, so that what a killed run has stored is found by the next."""
+    digest = hashlib.blake2b(f"{kind} {name}".encode("utf-8", "surrogatepass"), digest_size=8)
+    return f"column_{digest.hexdigest()}"
 
 
 def _kind(cells: Sequence[Any]) -> Kind | None:

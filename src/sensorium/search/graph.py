@@ -1,8 +1,9 @@
 """A graph over the vectors of a field, for collections in which comparing all takes too long.
 
 What it finds is nearly, not surely, what is nearest; so how much of it is, is measured against exact
-search each time the graph changes, with vectors of rows whose own row does not count: half of them of
-this field, half of the others, since a question is often of another modality than what it finds.
+search each time the graph changes. It is asked with some hundred vectors of the field that are held out
+of it (and compared one by one whenever somebody searches), and as many of other fields, since a question
+is often of another modality than what it finds; a vector's own row does not count.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ ENOUGH = 0.95
 
 NUM_NEAREST = 10
 NUM_QUERIES = 256
+"""Of the field and, if there are others, of those: how many vectors ask."""
+
 EXPANSIONS = (16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 _NEIGHBOURS, _EXPANSION_BUILDING = 16, 128
 _MOST_REMOVED = 0.2
@@ -56,17 +59,18 @@ class NearGraph:
             self._graph.hnsw.efConstruction = _EXPANSION_BUILDING
             self._graph.is_trained = True  # there is nothing to be learned for half precision
             self._nodes = np.empty(0, np.int64)
-        self._settings = faiss.SearchParametersHNSW()
         self._find_places()
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def _find_places(self) -> None:
-        """Where the vector of each node is; -1 where its row is no longer there."""
+        """Where the vector of each node is, -1 where its row is gone; and which have no node."""
         at = np.minimum(np.searchsorted(self._vectors.ids, self._nodes), len(self._vectors) - 1)
         there = self._vectors.ids[at] == self._nodes if len(at) else np.empty(0, bool)
         self._places = np.where(there, at, -1)
+        self.held_out: Positions = np.flatnonzero(~np.isin(self._vectors.ids, self._nodes))
+        self._held_out_values = self._vectors.values[self.held_out]
 
     def save(self, path: Path) -> None:
         """Write it into two files."""
@@ -74,8 +78,15 @@ class NearGraph:
         self._nodes.tofile(_nodes_file(path))
 
     def update(self) -> int:
-        """Add the vectors that it has not, and forget those that are gone; how many these are."""
-        new = np.flatnonzero(~np.isin(self._vectors.ids, self._nodes, assume_unique=True))
+        """Add the vectors that it has not, but for some, and forget those that are gone.
+
+        Returns:
+            How many of its nodes stand for rows that are gone.
+        """
+        # By their ids, so that mostly the same ones stay held out.
+        drawn = draws.integers("held out", self._vectors.ids[self.held_out])
+        most = min(NUM_QUERIES, 1 + len(self._vectors) // 10)
+        new = np.sort(self.held_out[np.argsort(drawn)[most:]])
         for start in range(0, len(new), _AT_ONCE):
             self._graph.add(self._vectors.values[new[start : start + _AT_ONCE]])
         self._nodes = np.concatenate([self._nodes, self._vectors.ids[new]])
@@ -104,16 +115,19 @@ class NearGraph:
         self, query: Float[NDArray[np.float32], "width"], count: int, expansion: int
     ) -> tuple[Float[NDArray[np.float32], "found"], Int[NDArray[np.int64], "found"]]:
         """As `Vectors.nearest` for one query, nearly: exact inner products, falling, and ids."""
+        settings = _faiss().SearchParametersHNSW()  # not shared, for several may ask at once
         wanted = min(count, len(self))
-        while True:
-            self._settings.efSearch = max(expansion, wanted)
-            _, nodes = self._graph.search(query[None], wanted, params=self._settings)
+        at = np.empty(0, np.int64)
+        while wanted:
+            settings.efSearch = max(expansion, wanted)
+            _, nodes = self._graph.search(query[None], wanted, params=settings)
             at = self._places[nodes[0][nodes[0] >= 0]]
             at = at[at >= 0]
-            if len(at) >= min(count, len(self._vectors)) or wanted == len(self):
+            if len(at) >= count or wanted == len(self):
                 break
             wanted = min(2 * wanted, len(self))  # what is gone stood in the way
-        scores = self._vectors.values[at] @ query
+        scores = np.concatenate([self._vectors.values[at] @ query, self._held_out_values @ query])
+        at = np.concatenate([at, self.held_out])
         order = np.argsort(-scores, kind="stable")[:count]
         return scores[order], self._vectors.ids[at[order]]
 
@@ -135,7 +149,7 @@ def build_graph(
         graph = NearGraph(vectors)
         removed = graph.update()
     graph.save(path)
-    queries, own = _queries(vectors, others)
+    queries, own = _queries(vectors, graph.held_out, others)
     truth = _others_than(own, list(vectors.nearest(queries, NUM_NEAREST + 1)[1]))
     for expansion in EXPANSIONS:
         found = [graph.nearest(query, NUM_NEAREST + 1, expansion)[1] for query in queries]
@@ -164,17 +178,14 @@ def recall_of(found: Sequence[Any], truth: Sequence[Any]) -> float:
 
 
 def _queries(
-    vectors: Vectors, others: Sequence[Vectors]
+    vectors: Vectors, held_out: Positions, others: Sequence[Vectors]
 ) -> tuple[Float[NDArray[np.float32], "queries width"], Ids]:
-    """Vectors drawn from all fields, and the rows they are of."""
-    sources = [vectors, *(other for other in others if len(other))]
-    values, ids = [], []
-    for number, source in enumerate(sources):
-        wanted = NUM_QUERIES if len(sources) == 1 else NUM_QUERIES // 2
-        wanted = wanted if number == 0 else wanted // (len(sources) - 1)
-        at = np.sort(draws.permutation(len(source), "queries", number)[:wanted])
-        values.append(source.values[at])
-        ids.append(source.ids[at])
+    """Vectors that ask, and the rows they are of."""
+    values, ids = [vectors.values[held_out]], [vectors.ids[held_out]]
+    for number, other in enumerate(others):
+        at = np.sort(draws.permutation(len(other), "queries", number)[: NUM_QUERIES // len(others)])
+        values.append(other.values[at])
+        ids.append(other.ids[at])
     return np.concatenate(values), np.concatenate(ids)
 
 

@@ -40,6 +40,8 @@ def publish(folder: IndexFolder, storage: Storage, layout: Layout) -> Layout:
             version=storage.version, rows=len(storage), vectors=name, fields=tuple(found)
         )
         folder.write_layout(layout)
+    elif layout != folder.read_layout():
+        folder.write_layout(layout)
     for old in folder.path.glob("vectors-*"):
         if old.name != layout.vectors:
             shutil.rmtree(old, ignore_errors=True)
@@ -48,7 +50,11 @@ def publish(folder: IndexFolder, storage: Storage, layout: Layout) -> Layout:
 
 
 def _has_wrong_graphs(layout: Layout) -> bool:
-    return any((f.graph is not None) != (f.rows >= layout.graph_from) for f in layout.fields)
+    return any((f.graph is not None) != _is_many(f.rows, layout) for f in layout.fields)
+
+
+def _is_many(vectors: int, layout: Layout) -> bool:
+    return vectors >= max(1, layout.graph_from)
 
 
 def _write(folder: Path, before: Path | None, storage: Storage, layout: Layout) -> list[Searched]:
@@ -62,7 +68,7 @@ def _write(folder: Path, before: Path | None, storage: Storage, layout: Layout) 
     for field in layout.fields:
         vectors = all_vectors[field.stored]
         graph: Graph | None = None
-        if len(vectors) >= max(1, layout.graph_from):
+        if _is_many(len(vectors), layout):
             others = [other for name, other in all_vectors.items() if name != field.stored]
             old = before / f"{field.stored}.graph" if before and field.graph else None
             graph = build_graph(vectors, others, folder / f"{field.stored}.graph", old)
