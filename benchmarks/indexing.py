@@ -24,7 +24,7 @@ from sensorium.training.run import train
 
 PICTURES, SIDE = 2000, 256
 TEXTS = (10_000, 200_000)
-VIT_B_32 = {"patch_size": 32}
+VIT_B_32 = {"patch": 32, "tokenizer": "bpe:1000"}
 SMALL = {"width": 64, "depth": 1, "embed_dim": 64}
 
 

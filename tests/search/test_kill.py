@@ -31,10 +31,10 @@ def index_and_die(run, data, into, where, times):
     owner, name = {
         "delete": (lancedb.table.LanceTable, "delete"),
         "add": (lancedb.table.LanceTable, "add"),
-        "settle": (storage.Storage, "settle"),
+        "copy": (lancedb.table.LanceTable, "create_index"),
         "vectors": (publishing, "write_vectors"),
         "layout": (layout.IndexFolder, "write_layout"),
-        "forget": (storage.Storage, "forget"),
+        "drop": (storage.Storage, "drop_others"),
     }[where]
     call, left = getattr(owner, name), [times]
 
@@ -84,7 +84,7 @@ def whole(own, trained, tmp_path):
 
 def test_a_first_indexing_is_killed_again_and_again(own, trained, tmp_path, whole, encoded):
     into = tmp_path / "i"
-    for where, times in (("add", 2), ("add", 3), ("settle", 1), ("vectors", 2), ("layout", 1)):
+    for where, times in (("add", 2), ("add", 3), ("copy", 1), ("vectors", 2), ("layout", 1)):
         assert killed(trained, own, into, where, times), where
     encoded.clear()
     done = index_rows(trained, own, into)
@@ -101,10 +101,10 @@ def test_an_update_is_killed_and_readers_find_what_they_found(own, trained, tmp_
     index_rows(trained, own, into)
     assert found(into) == whole[1]
     write_rows(own, rows)
-    for where, times in (("delete", 1), ("add", 1), ("settle", 1), ("layout", 1)):
+    for where, times in (("delete", 1), ("add", 1), ("copy", 1), ("layout", 1)):
         assert killed(trained, own, into, where, times), where
         assert found(into) == whole[1], where  # all of what was there
-    assert killed(trained, own, into, "forget", 1)
+    assert killed(trained, own, into, "drop", 1)
     after = found(into)
     index_rows(trained, own, into)
     index_rows(trained, own, tmp_path / "fresh")

@@ -1,13 +1,13 @@
 """What an index consists of: the model that made it, its fields and columns, and what is published.
 
 index.json        this
-rows/             the rows: keys, vectors, columns, texts, small pictures (a table of LanceDB)
+rows/             the rows: keys, vectors, columns, texts, small pictures (tables of LanceDB, mostly one)
 vectors-N/        for each field the vectors that are searched, and perhaps a graph of them
 quarantine.jsonl  rows that were set aside when rows were last indexed, and why
 
 Rows are written first. What is searched is the version of the table that index.json names, so that
 nobody sees a half of what is being written, and what is written by a run that is killed is there for
-the next one to go on from.
+the next one to go on from. At the end they are copied into a new table, which is searched from then on.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class Layout(_Part):
         key: the column that names rows; None for their number.
         samples: whether anything of rows is kept beside keys and vectors.
         graph_from: from how many vectors on a field has a graph.
+        table: that holds the rows.
         version: of the table, that is searched; 0 before there is one.
         rows: how many there are in it.
         next_id: all rows of later versions have this number or a larger one.
@@ -126,6 +127,7 @@ class Layout(_Part):
     key: str | None = None
     samples: bool = True
     graph_from: int
+    table: str = "rows_1"
     version: int = 0
     rows: int = 0
     next_id: int = 0

@@ -27,17 +27,19 @@ def publish(folder: IndexFolder, storage: Storage, layout: Layout) -> Layout:
         The layout that is published.
     """
     if storage.version != layout.version or _has_wrong_graphs(layout):
-        storage.settle()
-        name = f"vectors-{storage.version}"
-        if name == layout.vectors:  # the same rows, searched in another way
-            name += "-again"
+        storage = storage.rewritten()
+        name = f"vectors-{storage.table}"
         found: list[Searched] = []
         before = folder.path / layout.vectors if layout.vectors else None
         write_folder_aside(
             folder.path / name, lambda aside: found.extend(_write(aside, before, storage, layout))
         )
         layout = layout.changed(
-            version=storage.version, rows=len(storage), vectors=name, fields=tuple(found)
+            table=storage.table,
+            version=storage.version,
+            rows=len(storage),
+            vectors=name,
+            fields=tuple(found),
         )
         folder.write_layout(layout)
     elif layout != folder.read_layout():
@@ -45,7 +47,7 @@ def publish(folder: IndexFolder, storage: Storage, layout: Layout) -> Layout:
     for old in folder.path.glob("vectors-*"):
         if old.name != layout.vectors:
             shutil.rmtree(old, ignore_errors=True)
-    storage.forget()
+    storage.drop_others()
     return layout
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,11 @@ if TYPE_CHECKING:
 
 Ids = Int[NDArray[np.int64], "rows"]
 
-_TABLE = "rows"
 _AT_ONCE = 1024
 """Rows that are named in one condition, or read at a time."""
+
+_PART = 8 * _AT_ONCE
+"""Rows that are written at once."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,25 @@ class Storage:
     """A table, as its last writer left it or at a version.
 
     Args:
-        folder: where it is, or is made.
-        layout: what its columns are.
+        folder: of tables.
+        layout: which of them it is, and what its columns are.
         version: that is read; the last one, which can be written, if None.
     """
 
     def __init__(self, folder: Path, layout: Layout, version: int | None = None) -> None:
-        lancedb = _lancedb()
-        self._layout = layout
-        database = lancedb.connect(folder)
-        if _TABLE in database.list_tables().tables:
-            self._table = database.open_table(_TABLE)
+        self._folder, self._layout = folder, layout
+        self._database = _lancedb().connect(folder)
+        if layout.table in self._database.list_tables().tables:
+            self._table = self._database.open_table(layout.table)
         else:
-            self._table = database.create_table(_TABLE, schema=arrow_schema(layout))
+            self._table = self._database.create_table(layout.table, schema=arrow_schema(layout))
         if version is not None:
             self._table.checkout(version)
+
+    @property
+    def table(self) -> str:
+        """Its name."""
+        return self._layout.table
 
     @property
     def version(self) -> int:
@@ -105,29 +110,37 @@ class Storage:
         if rows is not None and rows.num_rows:
             self._table.add(rows, on_bad_vectors="null")
 
-    def settle(self) -> None:
-        """Write the rows anew in one piece, without those that were deleted, and index their words."""
+    def rewritten(self) -> Storage:
+        """A new table with the same rows, and with an index of their words.
+
+        So nothing is left in it of rows that were deleted, which LanceDB keeps in files most of which is in
+        use, and in indexes; and their places are in the order of their ids. It is written in parts, since
+        what is written at once is all in memory. This one is as it was, should that be interrupted.
+        """
         import pyarrow as pa
         from lancedb.index import FTS
 
-        if len(self):
-            # LanceDB's own compaction leaves deleted rows in files of which nine tenths are in use.
-            schema = self._table.schema
-            rows = pa.RecordBatchReader.from_batches(schema, self._batches(schema.names))
-            self._table.add(rows, mode="overwrite", on_bad_vectors="null")  # which some are
-        if self._layout.has_text and len(self):
+        number = int(self._layout.table.partition("_")[2]) + 1
+        layout = self._layout.changed(table=f"rows_{number}")
+        self._database.drop_table(layout.table, ignore_missing=True)  # of a run that was killed
+        new = Storage(self._folder, layout)
+        nobody = np.empty(0, np.int64)
+        batches = self._batches(self._table.schema.names)
+        while part := list(islice(batches, _PART // _AT_ONCE)):
+            new.replace(nobody, pa.Table.from_batches(part))
+        if layout.has_text and len(new):
             # Words are divided as Unicode says, in any language; none is left out or cut.
             words = FTS(
                 base_tokenizer="icu", stem=False, remove_stop_words=False, with_position=False
             )
-            self._table.create_index("text", config=words, replace=True)
+            new._table.create_index("text", config=words)
+        return new
 
-    def forget(self) -> None:
-        """Remove from the disk what no longer is in the last version."""
-        with warnings.catch_warnings():
-            # Whoever reads an older version opens the new one; see `Index`.
-            warnings.filterwarnings("ignore", ".*removes every version.*", UserWarning)
-            self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+    def drop_others(self) -> None:
+        """Remove all tables but this one."""
+        for name in self._database.list_tables().tables:
+            if name != self._layout.table:
+                self._database.drop_table(name)
 
     def vectors(
         self, name: str
