@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 Ids = Int[NDArray[np.int64], "rows"]
 
 _AT_ONCE = 1024
-"""Rows that are named in one condition, or read at a time."""
+"""Rows that are named in one condition."""
 
-_PART = 8 * _AT_ONCE
-"""Rows that are written at once."""
+_PART = 2 * _AT_ONCE
+"""Rows that are read or written at once; of a whole table, LanceDB reads two gigabytes ahead."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,11 @@ class Storage:
     def known(self) -> Known:
         """The digests of all rows."""
         columns: list[list[np.ndarray]] = [[], [], [], []]
-        for batch in self._batches(["key", "id", "content", "shown"]):
-            numbers = [key_number(key) for key in batch["key"].to_pylist()]
+        for part in self._parts(["key", "id", "content", "shown"]):
+            numbers = [key_number(key) for key in part["key"].to_pylist()]
             columns[0].append(np.asarray(numbers, dtype=np.int64))
             for name, found in zip(("id", "content", "shown"), columns[1:], strict=True):
-                found.append(batch[name].to_numpy())
+                found.append(part[name].to_numpy())
         whole = [np.concatenate([np.empty(0, np.int64), *parts]) for parts in columns]
         order = np.argsort(whole[0], kind="stable")
         return Known(*(part[order] for part in whole))
@@ -117,7 +116,6 @@ class Storage:
         use, and in indexes; and their places are in the order of their ids. It is written in parts, since
         what is written at once is all in memory. This one is as it was, should that be interrupted.
         """
-        import pyarrow as pa
         from lancedb.index import FTS
 
         number = int(self._layout.table.partition("_")[2]) + 1
@@ -125,9 +123,8 @@ class Storage:
         self._database.drop_table(layout.table, ignore_missing=True)  # of a run that was killed
         new = Storage(self._folder, layout)
         nobody = np.empty(0, np.int64)
-        batches = self._batches(self._table.schema.names)
-        while part := list(islice(batches, _PART // _AT_ONCE)):
-            new.replace(nobody, pa.Table.from_batches(part))
+        for part in self._parts(self._table.schema.names):
+            new.replace(nobody, part)
         if layout.has_text and len(new):
             # Words are divided as Unicode says, in any language; none is left out or cut.
             words = FTS(
@@ -146,14 +143,14 @@ class Storage:
         self, name: str
     ) -> Iterator[tuple[Ids, Float[NDArray[np.float32], "entries width"]]]:
         """The ids and vectors of the rows that have one of a field, some at a time."""
-        for batch in self._batches(["id", name], f"{name} IS NOT NULL"):
-            column = batch[name]
-            yield batch["id"].to_numpy(), _matrix(column)
+        for part in self._parts(["id", name]):
+            there = part.filter(part[name].is_valid())
+            yield there["id"].to_numpy(), _matrix(there[name])
 
     def ids(self) -> Iterator[Ids]:
         """Those of all rows, some at a time, in their order."""
-        for batch in self._batches(["id"]):
-            yield batch["id"].to_numpy()
+        for part in self._parts(["id"]):
+            yield part["id"].to_numpy()
 
     def vectors_of(self, ids: Ids) -> dict[int, dict[str, Any]]:
         """The vectors of rows by id; None where a row has none."""
@@ -176,8 +173,8 @@ class Storage:
 
     def fitting(self, condition: str) -> Ids:
         """The ids of the rows that a condition, in SQL, holds for."""
-        parts = [batch["id"].to_numpy() for batch in self._batches(["id"], condition)]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+        ids: Ids = self._table.search().where(condition).select(["id"]).to_arrow()["id"].to_numpy()
+        return ids
 
     def with_words(self, words: str, count: int, condition: str | None) -> list[tuple[int, float]]:
         """The rows in which words stand, by BM25: their ids and scores, falling."""
@@ -192,11 +189,12 @@ class Storage:
         pairs = zip(found["id"].to_pylist(), found["_score"].to_pylist(), strict=True)
         return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
-    def _batches(self, names: list[str], condition: str | None = None) -> Iterator[pa.RecordBatch]:
-        query = self._table.search().select(names)
-        if condition is not None:
-            query = query.where(condition)
-        yield from query.to_batches(batch_size=_AT_ONCE)
+    def _parts(self, names: list[str]) -> Iterator[pa.Table]:
+        """Columns of all rows, some at a time, in their order."""
+        number = len(self)
+        for start in range(0, number, _PART):
+            places = list(range(start, min(start + _PART, number)))
+            yield self._table.take_offsets(places).select(names).to_arrow()
 
 
 def arrow_schema(layout: Layout) -> pa.Schema:
@@ -222,9 +220,9 @@ def _among(ids: Ids) -> str:
     return f"id IN ({', '.join(map(str, ids.tolist()))})"
 
 
-def _matrix(column: pa.FixedSizeListArray) -> Float[NDArray[np.float32], "entries width"]:
+def _matrix(column: pa.ChunkedArray) -> Float[NDArray[np.float32], "entries width"]:
     width = column.type.list_size
-    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+    values: np.ndarray = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return values.reshape(-1, width)
 
 
