@@ -248,6 +248,27 @@ def test_who_reads_sees_all_of_an_update_or_nothing(own, trained, tmp_path, monk
     assert keys(index.search(vector, where="stars = 9")) == ["thing-9"]
 
 
+def test_a_column_of_an_interrupted_run_is_not_lost(own, trained, tmp_path, monkeypatch):
+    index_rows(trained, own, tmp_path / "i")
+    before = Index(tmp_path / "i")
+    with_stars = [{**row(n), "stars": n} for n in ALL]
+    write_rows(own, with_stars)
+    with monkeypatch.context() as patch:
+        patch.setattr("sensorium.search.building.publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            index_rows(trained, own, tmp_path / "i")
+    vector = before.model().ask({"text": "dark"})
+    assert "stars" not in Index(tmp_path / "i").search(vector)[0].values
+    with pytest.raises(UserError, match="there is no column 'stars'"):
+        before.search(vector, where="stars = 9")
+    write_rows(own, [row(n) for n in (0, 1)])
+    index_rows(trained, own, tmp_path / "i")
+    write_rows(own, with_stars)
+    done = index_rows(trained, own, tmp_path / "i")
+    assert done.updated == 2 and done.embedded == 0
+    assert keys(before.search(vector, where="stars = 9")) == ["thing-9"]
+
+
 def test_no_number_of_a_row_is_used_twice(own, trained, tmp_path, monkeypatch):
     """A graph that is published knows a row that was deleted since, by its number."""
     index_rows(trained, own, tmp_path / "i", graph_from=1)

@@ -55,7 +55,7 @@ def index_rows(
         rows = None if data is None else _with_key(model.rows(data), key)
         known_layout = folder.read_layout() if folder.exists else None
         layout = _layout(model, rows, known_layout, graph_from, samples, folder.path)
-        if known_layout is None:  # else it tells of columns that what is published does not have
+        if layout != known_layout:
             folder.write_layout(layout)
         if rows is not None and not layout.samples:
             rows = rows.without_samples()

@@ -83,6 +83,7 @@ class Index:
         self.layout: Layout = layout
         self._storage = Storage(self.folder.rows, layout, layout.version)
         folder = self.folder.path / layout.vectors
+        self._columns = self._storage.columns
         self._rows = read_ids(folder / ROWS_FILE)
         self._vectors = {f.name: Vectors(folder, f.stored, f.width) for f in layout.fields}
         self._graphs = {
@@ -170,7 +171,7 @@ class Index:
     ) -> list[Hit]:
         condition = None
         if where is not None:
-            condition = to_sql(read_condition(where), self.layout.columns)
+            condition = to_sql(read_condition(where), self._columns)
         depth = max(limit, DEPTH) if mode == "hybrid" else limit
         by_vector = self._nearest(vector, fields, depth, condition) if mode != "text" else []
         by_words = self._with_words(words, depth, condition) if mode != "vector" else []
@@ -259,7 +260,7 @@ class Index:
     def _hit(
         self, place: int, score: float, row: Mapping[str, Any], field: str, ranks: dict[str, int]
     ) -> Hit:
-        values = {column.name: row[column.stored] for column in self.layout.columns}
+        values = {column.name: row[column.stored] for column in self._columns}
         there = {name: value for name, value in values.items() if value is not None}
         picture = cast(bytes | None, row["picture"])
         return Hit(place, row["key"], score, field, ranks, there, row["text"], picture)

@@ -75,6 +75,12 @@ class Storage:
         return self._layout.table
 
     @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those of the layout that this version has; further ones are there once they are published."""
+        there = set(self._table.schema.names)
+        return tuple(column for column in self._layout.columns if column.stored in there)
+
+    @property
     def version(self) -> int:
         """Changes with every write."""
         return int(self._table.version)
@@ -123,7 +129,7 @@ class Storage:
         self._database.drop_table(layout.table, ignore_missing=True)  # of a run that was killed
         new = Storage(self._folder, layout)
         nobody = np.empty(0, np.int64)
-        for part in self._parts(self._table.schema.names):
+        for part in self._parts(arrow_schema(layout).names):
             new.replace(nobody, part)
         if layout.has_text and len(new):
             # Words are divided as Unicode says, in any language; none is left out or cut.
@@ -165,7 +171,7 @@ class Storage:
         """What is kept of rows, but for their vectors, by their places in the table."""
         if not len(places):
             return []
-        names = ["key", "text", "picture", *(c.stored for c in self._layout.columns)]
+        names = ["key", "text", "picture", *(c.stored for c in self.columns)]
         order = np.argsort(places)
         query = self._table.take_offsets(places[order].tolist()).select(names)
         rows = query.to_arrow().to_pylist()  # in the order of the table, whatever was asked
