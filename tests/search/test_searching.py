@@ -215,6 +215,8 @@ def test_the_two_commands(shop, trained, tmp_path):
     assert "sensorium search" in done.out
     again = json.loads(commands.run("index", trained, shop, "--into", place, "--json").out)
     assert (again["unchanged"], again["embedded"], again["index"]["rows"]) == (29, 0, 29)
+    counts = ("added", "updated", "deleted")
+    assert [again[name] for name in counts] == [0, 0, 0] and len(again["faults"]) == 1
     found = commands.run("search", place, CAPTIONS[12], "--where", "price < 13", "--limit", 2)
     assert found.code == 0, found.err
     assert "thing-12" in found.out and "price 12.5" in found.out and "sold yes" in found.out
@@ -224,8 +226,8 @@ def test_the_two_commands(shop, trained, tmp_path):
     assert len(hits) == 10 and hits[0]["place"] == 1 and set(hits[0]["ranks"]) <= {"vector", "text"}
     text = page.read_text()
     assert text.count("data:image/webp") >= 9 and "it&#39;s &#34;quoted&#34;" in text
-    deleted = commands.run("index", trained, "--into", place, "--delete", "thing-12")
-    assert "1 deleted" in deleted.out
+    arguments = ["index", trained, "--into", place, "--delete", "thing-12", "--json"]
+    assert json.loads(commands.run(*arguments).out)["deleted"] == 1
     assert "thing-12" not in commands.run("search", place, CAPTIONS[12], "--limit", 50).out
 
 

@@ -94,6 +94,9 @@ def test_a_graph_is_measured_and_follows_what_changes(tmp_path):
     for query in values[:100]:
         found = graph.nearest(query, 10, 64)[1]
         assert len(found) == 10 and set(found) <= set(kept)
+    truth = later.nearest(values[:100], 30)[1]
+    found = [graph.nearest(query, 30, 64)[1] for query in values[:100]]
+    assert all(len(set(rows)) == 30 for rows in found) and graphs.recall_of(found, truth) > 0.95
     # nothing is left of what is gone
     half = values[:100].astype(np.float16)
     assert sum(vector.tobytes() in (tmp_path / "v.graph").read_bytes() for vector in half) > 80
@@ -105,6 +108,19 @@ def test_a_graph_is_measured_and_follows_what_changes(tmp_path):
     assert built.removed == 0 and len(NearGraph(last, tmp_path / "last" / "v.graph")) < len(last)
     scores, rows = NearGraph(last, tmp_path / "last" / "v.graph").nearest(queries[0], 2000, 16)
     assert len(rows) > 0.9 * len(last)  # as many as can be reached
+
+
+def test_most_of_a_graph_may_be_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "_MOST_REMOVED", 9.0)
+    values = clustered(1500, 1)
+    build_graph(written(tmp_path, values, np.arange(1500)), [], tmp_path / "v.graph", None)
+    (tmp_path / "next").mkdir()
+    few = written(tmp_path / "next", values[1200:], np.arange(1200, 1500))
+    place = tmp_path / "next" / "v.graph"
+    assert build_graph(few, [], place, tmp_path / "v.graph").removed > 1000
+    graph, queries = NearGraph(few, place), clustered(50, 2)
+    found = [graph.nearest(query, 20, 20)[1] for query in queries]
+    assert graphs.recall_of(found, few.nearest(queries, 20)[1]) > 0.9
 
 
 def test_a_graph_that_finds_too_little_is_known_to(tmp_path, monkeypatch):

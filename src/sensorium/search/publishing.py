@@ -42,8 +42,6 @@ def publish(folder: IndexFolder, storage: Storage, layout: Layout) -> Layout:
             fields=tuple(found),
         )
         folder.write_layout(layout)
-    elif layout != folder.read_layout():
-        folder.write_layout(layout)
     for old in folder.path.glob("vectors-*"):
         if old.name != layout.vectors:
             shutil.rmtree(old, ignore_errors=True)

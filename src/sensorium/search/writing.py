@@ -171,18 +171,19 @@ class Writer:
             part = range(start, min(start + BATCH_SIZE, len(chunk.keys)))
             self._embed(rows, chunk, [place for place in part if vectors[place] is None], vectors)
         for place, (key, found) in enumerate(zip(chunk.keys, vectors, strict=True)):
-            self._gone += [int(before[place])] if there[place] else []
+            was_there = bool(there[place])
+            self._gone += [int(before[place])] if was_there else []
             if found is None:  # it was set aside
-                self.done.deleted += bool(there[place])
+                self.done.deleted += was_there
                 continue
             text = full_text(chunk, self.layout, rows, place)
             if not text and all(vector is None for vector in found.values()):
-                self.done.deleted += bool(there[place])
+                self.done.deleted += was_there
                 lacks = "has none of the fields that are searched"
                 self._set_aside(rows, Fault(key, "", lacks, lacks, int(chunk.rows[place])))
                 continue
-            self.done.added += not there[place]
-            self.done.updated += bool(there[place])
+            self.done.added += not was_there
+            self.done.updated += was_there
             self._waiting.append(self._row(rows, chunk, place, text) | found)
         late = time.monotonic() - self._written > SECONDS_BETWEEN_WRITES
         if late or len(self._waiting) + len(self._gone) >= MOST_WAITING:
