@@ -30,6 +30,8 @@ ALL = (
     "infonce",
     "look_m",
     "decoding",
+    "searching",
+    "indexing",
 )
 APART = ("late_fusion",)  # in an environment of its own: `make bench-autogluon`
 

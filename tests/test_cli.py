@@ -38,6 +38,14 @@ OPTIONS = {
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
     "translate": {"--from", "--to", "--out", "--device"},
+    "index": {
+        "--into", "--key", "--delete", "--prune", "--graph-from", "--device", "--no-samples",
+        "--json",
+    },
+    "search": {
+        "--image", "--audio", "--video", "--where", "--mode", "--in", "--limit", "--run",
+        "--device", "--html", "--json",
+    },
     "generate": {
         "--text", "--image", "--audio", "--video", "--max-tokens", "--temperature", "--beams",
         "--kv-cache", "--kv-budget", "--out", "--device",

@@ -33,6 +33,8 @@ _WHERE = {
     "evaluate": ("sensorium.training.run", "evaluate"),
     "compare": ("sensorium.comparison", "compare"),
     "diagnose": ("sensorium.diagnostics.diagnosis", "diagnose"),
+    "index": ("sensorium.search.building", "index_rows"),
+    "Index": ("sensorium.search.index", "Index"),
     "list_systems": ("sensorium.systems.registry", "list_systems"),
     "get_system": ("sensorium.systems.registry", "get_system"),
     "register": ("sensorium.systems.base", "register"),
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from sensorium.data import inspect_data as inspect  # noqa: F401
     from sensorium.data import open_data as open  # noqa: F401
     from sensorium.diagnostics.diagnosis import diagnose as diagnose
+    from sensorium.search.building import index_rows as index  # noqa: F401
+    from sensorium.search.index import Index as Index
     from sensorium.systems.base import System as System
     from sensorium.systems.base import SystemConfig as SystemConfig
     from sensorium.systems.base import register as register

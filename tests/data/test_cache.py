@@ -506,3 +506,26 @@ def test_more_is_written_together_than_a_statement_holds(cache, monkeypatch):
                 cache.get_or_decode(raw, images, FIELD, VIEW)
     assert images.decoded == len(raws)
     assert cache.disabled_reason is None
+
+
+def test_a_file_that_has_not_changed_is_digested_once(cache, photo, tmp_path, monkeypatch):
+    import hashlib
+
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind)
+    )
+    first = cache.digest(photo)
+    assert first == hashlib.sha256(jpeg()).digest() == cache.digest(photo) and len(read) == 1
+    counting = Counting()
+    cache.get_or_decode(photo, counting, FIELD, VIEW)  # knows what is in it
+    assert counting.decoded == 1 and len(read) == 1
+    photo.write_bytes(jpeg(1))
+    assert cache.digest(photo) == hashlib.sha256(jpeg(1)).digest()
+    with pytest.raises(OSError):
+        cache.digest(tmp_path / "none.jpg")
+    with pytest.raises(OSError, match="no plain file"):
+        cache.digest(tmp_path)
+    (tmp_path / "blocked").touch()
+    assert MediaCache(tmp_path / "blocked" / "cache").digest(photo) == cache.digest(photo)

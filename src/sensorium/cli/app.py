@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from sensorium import __version__
-from sensorium.cli import claims, diagnose, many, one, rows, talk
+from sensorium.cli import claims, diagnose, many, one, rows, search, talk
 
 app = typer.Typer(
     name="sensorium",
@@ -64,6 +64,8 @@ for command in (
     one.predict,
     one.embed,
     one.translate,
+    search.index,
+    search.search,
     talk.generate,
     talk.chat,
     many.report,

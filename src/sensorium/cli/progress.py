@@ -105,6 +105,37 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         Console(file=sys.stderr, highlight=False, soft_wrap=True).print(message)
 
 
+class RowsProgress(AbstractContextManager["RowsProgress"]):
+    """Shows how many rows are done: a bar in a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._said = what, time.monotonic()
+        self._bars: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+            console = Console(file=sys.stderr)
+            self._bars = Progress(*columns, MofNCompleteColumn(), console=console)
+            self._bar = self._bars.add_task(what, total=None)
+
+    def __enter__(self) -> RowsProgress:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, done: int, of: int) -> None:
+        """Show how many rows are done, of how many."""
+        if self._bars is not None:
+            self._bars.update(self._bar, completed=done, total=of)
+        elif time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            message = Text(f"{self._what}: {done:,} of {of:,} rows")
+            Console(file=sys.stderr, highlight=False, soft_wrap=True).print(message)
+
+
 def _losses(line: Mapping[str, Any]) -> str:
     losses = list(line["losses"].items())
     if len(losses) == 1:

@@ -50,6 +50,7 @@ _COLUMNS = "dtype, shape, note, place, checksum"
 _BY_FILE = f"""
 SELECT {_COLUMNS} FROM files JOIN arrays USING (content) WHERE path = ? AND state = ? AND view = ?
 """
+_CONTENT = "SELECT content FROM files WHERE path = ? AND state = ?"
 _BY_CONTENT = f"SELECT {_COLUMNS} FROM arrays WHERE content = ? AND view = ?"
 _ADD_FILES = "INSERT OR REPLACE INTO files VALUES"
 _ADD_ARRAYS = "INSERT OR REPLACE INTO arrays VALUES"
@@ -166,6 +167,29 @@ class MediaCache:
                 waiting.arrays.append((content, asked, np.ascontiguousarray(array), note))
         return value
 
+    def digest(self, path: Path) -> bytes:
+        """The SHA-256 of a file; of one that has not changed since it was digested, without reading it.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+        """
+        state, name = _state(path), os.fsencode(path.absolute())
+        if (connection := self._open()) is not None:
+            try:
+                with self._turn:
+                    row = connection.execute(_CONTENT, (name, state)).fetchone()
+                if row is not None:
+                    return bytes(row[0])
+            except sqlite3.Error as error:
+                if not _is_busy(error):
+                    self._readable, self.disabled_reason = False, self._explain(error)
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        if _is_settled(path) and _is_unchanged(path, state):
+            with self._waiting() as waiting:
+                waiting.files.append((name, state, content))
+        return content
+
     def _find(
         self, connection: sqlite3.Connection, source: Path | bytes, state: str, asked: str
     ) -> tuple[bytes, tuple[NDArray[Any], str] | None]:
@@ -177,12 +201,7 @@ class MediaCache:
         found = self._read(connection, _BY_FILE, path, state, asked)
         if found is not None:
             return b"", found
-        with source.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-        content = digest.digest()
-        if _is_settled(source):
-            with self._waiting() as waiting:
-                waiting.files.append((path, state, content))
+        content = self.digest(source)
         return content, self._read(connection, _BY_CONTENT, content, asked)
 
     def _read(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sensorium import __version__
 from sensorium.data import Data, open_data
@@ -17,7 +17,7 @@ from sensorium.training.folder import RunFolder
 from sensorium.types import Schema, UserError
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 PAGE = "report.html"
 
@@ -80,24 +80,30 @@ def reopened(folder: Path) -> Data | None:
 def _write(folder: Path, views: Sequence[View]) -> Path:
     page = folder / PAGE
     title = views[0].title if len(views) == 1 else f"{len(views)} comparisons"
-    text = _template().render(title=title, views=views, version=__version__)
-
-    def write(aside: Path) -> None:
-        aside.write_text(text, encoding="utf-8")
-
-    write_aside(page, write)
+    write_page(page, "report.html", title=title, views=views)
     return page
 
 
+def write_page(path: Path, template: str, **shown: Any) -> None:
+    """Write a page, in one move.
+
+    Args:
+        path: the file.
+        template: the name of one of ours.
+        shown: what it shows; all but our own plots is escaped.
+    """
+    text = _templates().get_template(template).render(version=__version__, **shown)
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
 @lru_cache
-def _template() -> Template:
+def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("sensorium.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html")

@@ -59,8 +59,18 @@ def show_value(value: Any) -> Shown:
 
 def thumbnail(picture: PIL.Image.Image, side: int = SIDE) -> str:
     """A picture of at most `side` pixels as a `data:` address."""
+    return as_address(as_webp(picture, side))
+
+
+def as_webp(picture: PIL.Image.Image, side: int = SIDE) -> bytes:
+    """A picture of at most `side` pixels as a WebP file."""
     small = picture.convert("RGB")
     small.thumbnail((side, side))
     file = io.BytesIO()
     small.save(file, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
+
+
+def as_address(webp: bytes) -> str:
+    """A WebP file as a `data:` address."""
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()

@@ -76,11 +76,7 @@ class Run:
 
     def rows_of(self, where: str | Path | Data) -> Data:
         """Other rows, read as this run's fields; fields that these rows lack are absent."""
-        if isinstance(where, Data):
-            return where.with_schema(self.schema)
-        samples = self.info["data"].get("samples", True)
-        data = open_data(where, schema=self.schema, new=True, samples=samples)
-        return data.with_schema(self.schema)
+        return rows_for(self.schema, where, self.info["data"].get("samples", True))
 
     def evaluate(
         self,
@@ -340,6 +336,19 @@ def load(path: str | Path, device: str | None = None) -> Run:
         raise UserError(f"{folder.model_file} does not fit the system: {error}") from None
     cuda = torch.cuda.is_available() if device is None else device == "cuda"
     return Run(folder, info, system.to("cuda" if cuda else "cpu").eval())
+
+
+def rows_for(schema: Schema, where: str | Path | Data, samples: bool = True) -> Data:
+    """Rows read as the fields of a schema that was fitted on others; fields that they lack are absent.
+
+    Args:
+        schema: of a run.
+        where: as for `open_data`, or opened rows.
+        samples: whether the rows may be shown.
+    """
+    if not isinstance(where, Data):
+        where = open_data(where, schema=schema, new=True, samples=samples)
+    return where.with_schema(schema)
 
 
 def evaluate(
