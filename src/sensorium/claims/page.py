@@ -64,7 +64,9 @@ def claim_details(claim: Claim, content: Mapping[str, Any] | None, status: str) 
         Text(claim.source, style="dim"),
     ]
     if content is None:
-        text = f"Not run yet: about {60 * claim.hours:g} minutes on two cores, `--smoke` two minutes."
+        text = (
+            f"Not run yet: about {60 * claim.hours:g} minutes on two cores, `--smoke` two minutes."
+        )
         return Group(*parts, Text(text, style="yellow"))
     table = plain_table()
     headings, *rows = _arms(claim, content)
