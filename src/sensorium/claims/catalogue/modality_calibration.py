@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from sensorium.claims.base import Arm, Claim, above
+from sensorium.claims.eyes import ASSISTANT, EYE, SEES, eyes
 from sensorium.diagnostics.streams.study import measure_integration
 from sensorium.systems.baselines.assistant import Assistant
+from sensorium.systems.baselines.llava import TUNE
 from sensorium.training.run import Run
 
-SIZE = {"image_size": 32, "patch": 8, "encoder_depth": 1}
+VIEW = "pictures=12&objects=2-4"
+SIZE = {**ASSISTANT, "connector": "linear"}
+LEARNS = {**SEES, "stages": [TUNE]}
 RATE = "integration rate"
 
 CLAIM = Claim(
@@ -22,25 +26,26 @@ CLAIM = Claim(
         "Huang et al., ICCV 2025, arXiv 2410.07167, official repository: LLaVA-1.5 7B, mean of nine "
         "benchmarks 59.1 without, 60.6 with; the control of all tokens is ours"
     ),
-    data="playground:questions?objects=1-3&pictures=60&size=32",
+    data=f"playground:questions?size=32&tiles=1&kinds=colour&{VIEW}",
+    starts=eyes(VIEW),
     arms={
-        "calibrated": Arm("llava", "system", {**SIZE, "calibration": "media"}),
-        "plain": Arm("llava", "baseline", SIZE),
-        "all tokens": Arm("llava", "control", {**SIZE, "calibration": "all"}),
+        "calibrated": Arm("llava", "system", {**SIZE, "calibration": "media"}, LEARNS, start=EYE),
+        "plain": Arm("llava", "baseline", SIZE, LEARNS, start=EYE),
+        "all tokens": Arm("llava", "control", {**SIZE, "calibration": "all"}, LEARNS, start=EYE),
     },
     task="vqa",
     metric="accuracy",
     shown=(RATE,),
     holds_if=(above("calibrated", "plain"), above("calibrated", "all tokens")),
     differs=(
-        "Generated pictures of one to three things and questions of five kinds; a language model of "
-        "four layers that has read their text in the first fifth of each run, and an encoder that "
-        "learns along in the rest",
+        "Generated pictures of two to four things on coloured tiles and questions for the colour under "
+        "one; a language model of four layers from scratch, an encoder that has learned from captions "
+        "and stays",
     ),
-    budget="2000steps",
-    options={"validate_every": 1000},
+    budget="1000steps",
+    options={"validation_rows": 0},
     measure="sensorium.claims.catalogue.modality_calibration:measure",
-    hours=1.5,
+    hours=0.75,
 )
 
 
