@@ -225,12 +225,15 @@ def test_who_reads_sees_all_of_an_update_or_nothing(own, trained, tmp_path, monk
     index_rows(trained, own, tmp_path / "i")
     index = Index(tmp_path / "i")
     vector = index.model().ask({"text": "dark thing"})
-    before = [(hit.key, hit.score) for hit in index.search(vector, limit=100)]
+    before = [(hit.key, hit.score, hit.text) for hit in index.search(vector, limit=100)]
     seen = []
 
     def look(folder, storage, layout):
         seen.append(
-            [(hit.key, hit.score) for hit in Index(tmp_path / "i").search(vector, limit=100)]
+            [
+                (hit.key, hit.score, hit.text)
+                for hit in Index(tmp_path / "i").search(vector, limit=100)
+            ]
         )
         raise KeyboardInterrupt
 
@@ -240,10 +243,10 @@ def test_who_reads_sees_all_of_an_update_or_nothing(own, trained, tmp_path, monk
         with pytest.raises(KeyboardInterrupt):
             index_rows(trained, own, tmp_path / "i")
     assert seen == [before]
-    assert [(hit.key, hit.score) for hit in index.search(vector, limit=100)] == before
+    assert [(hit.key, hit.score, hit.text) for hit in index.search(vector, limit=100)] == before
     done = index_rows(trained, own, tmp_path / "i")
     assert done.embedded == 0  # it was done before the interruption
-    after = [(hit.key, hit.score) for hit in index.search(vector, limit=100)]
+    after = [(hit.key, hit.score, hit.text) for hit in index.search(vector, limit=100)]
     assert after != before and len(after) == len(before)
     assert keys(index.search(vector, where="stars = 9")) == ["thing-9"]
 
