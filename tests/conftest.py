@@ -14,6 +14,8 @@ install_import_hook(
         "sensorium.nn",
         "sensorium.objectives",
         "sensorium.systems",
+        "sensorium.search.vectors",
+        "sensorium.search.graph",
     ],
     "typecheck.check",
 )

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-Ids = Int[NDArray[np.int64], "entries"]
-Positions = Int[NDArray[np.int64], "chosen"]
+Ids = Int[NDArray[np.int64], "_"]
+Positions = Int[NDArray[np.int64], "_"]
 Queries = Float[NDArray[np.float32], "queries width"]
 
 BLOCK_BYTES = 2**23
@@ -107,7 +107,7 @@ def _best(
 def write_vectors(
     folder: Path,
     name: str,
-    parts: Iterable[tuple[Ids, Float[NDArray[np.float32], "entries width"]]],
+    parts: Iterable[tuple[Ids, Float[NDArray[np.float32], "_ width"]]],
 ) -> int:
     """Write the files of a field, a part at a time, whose ids rise; how many there are."""
     count, last = 0, -1
