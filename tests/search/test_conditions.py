@@ -4,7 +4,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sensorium.search.conditions import (
@@ -178,6 +178,8 @@ def holds(tree, each):
 
 
 @given(KNOWN_TREE)
+# in a row without a value, LanceDB takes two lists that share nothing to be false, not unknown
+@example(Not(All((OneOf("it's; --", ("cat",)), OneOf("it's; --", ("it's",))))))
 @settings(max_examples=150, deadline=None)
 def test_the_rows_are_those_for_which_it_holds(table, tree):
     found = table.fitting(to_sql(tree, COLUMNS)).tolist()
@@ -193,7 +195,7 @@ def test_quotes_are_data_and_nothing_is_passed_on(table):
     ):
         condition = f"\"it's; --\" = '{text.replace(chr(39), chr(39) * 2)}'"
         sql = to_sql(read_condition(condition), COLUMNS)
-        assert sql.startswith("(column_1 = '") and sql.count("'") % 2 == 0
+        assert sql.startswith("(column_1 IS NOT NULL AND column_1 = '") and sql.count("'") % 2 == 0
         assert table.fitting(sql).tolist() == []
     assert len(table) == len(ROWS)
     assert math.isclose(read_condition("price = 1e300").value, 1e300)

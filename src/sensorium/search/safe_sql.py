@@ -14,16 +14,22 @@ _WORDS = {"number": "numbers", "text": "texts", "truth": "true and false"}
 _EXAMPLES = {"number": "10", "text": "'cat'", "truth": "true"}
 
 
+_CONTRARY = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+
+
 def to_sql(condition: Condition, columns: Sequence[Column]) -> str:
     """The condition in SQL; a row without a value fits no comparison of it, and no contrary of one.
+
+    Contraries stand beside comparisons alone, and every comparison asks for a value: what SQL calls
+    unknown is never combined, of which not all that LanceDB simplifies says the same.
 
     Raises:
         UserError: a column is not there, or holds values of another kind.
     """
-    return _write(condition, {column.name: column for column in columns})
+    return _write(condition, {column.name: column for column in columns}, contrary=False)
 
 
-def _write(condition: Condition, columns: Mapping[str, Column]) -> str:
+def _write(condition: Condition, columns: Mapping[str, Column], contrary: bool) -> str:
     match condition:
         case Compare(name, operator, value):
             column = _column(name, columns)
@@ -32,19 +38,24 @@ def _write(condition: Condition, columns: Mapping[str, Column]) -> str:
                     f"condition: column '{name}' holds true and false, which can only be compared "
                     f"with = and !=, not with {operator}"
                 )
-            return f"({column.stored} {operator} {_literal(value, column)})"
+            sign = _CONTRARY[operator] if contrary else operator
+            return _of_a_value(column, f"{sign} {_literal(value, column)}")
         case OneOf(name, values):
             column = _column(name, columns)
             listed = ", ".join(_literal(value, column) for value in values)
-            return f"({column.stored} IN ({listed}))"
+            return _of_a_value(column, f"{'NOT IN' if contrary else 'IN'} ({listed})")
         case IsMissing(name):
-            return f"({_column(name, columns).stored} IS NULL)"
+            there = "IS NOT NULL" if contrary else "IS NULL"
+            return f"({_column(name, columns).stored} {there})"
         case Not(part):
-            return f"(NOT {_write(part, columns)})"
-        case All(parts):
-            return "(" + " AND ".join(_write(part, columns) for part in parts) + ")"
-        case Some(parts):
-            return "(" + " OR ".join(_write(part, columns) for part in parts) + ")"
+            return _write(part, columns, not contrary)
+        case All(parts) | Some(parts):
+            joint = " OR " if isinstance(condition, Some) != contrary else " AND "
+            return "(" + joint.join(_write(part, columns, contrary) for part in parts) + ")"
+
+
+def _of_a_value(column: Column, test: str) -> str:
+    return f"({column.stored} IS NOT NULL AND {column.stored} {test})"
 
 
 def _column(name: str, columns: Mapping[str, Column]) -> Column:
