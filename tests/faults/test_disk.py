@@ -188,7 +188,7 @@ def test_a_second_run_into_the_folder_is_refused_and_the_first_ends(tmp_path, mo
     first = start(told, out)
     while not steps_of(out) and first[0].exitcode is None:
         time.sleep(0.01)
-    with pytest.raises(UserError, match="another run is writing"):
+    with pytest.raises(UserError, match="another process is writing"):
         train(told["system"], told["data"], out=out, **{k: told[k] for k in ("target", "budget")})
     finish(first, out)
     assert load(out).info["status"] == "finished"

@@ -78,7 +78,7 @@ def test_a_file_cut_short_is_named(tmp_path):
 
 def test_a_second_run_into_a_folder_is_refused(tmp_path):
     folder = RunFolder(tmp_path)
-    with folder.locked(), pytest.raises(UserError, match="another run is writing"):
+    with folder.locked(), pytest.raises(UserError, match="another process is writing"):
         with RunFolder(tmp_path).locked():
             pass
     with folder.locked():

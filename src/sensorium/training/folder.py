@@ -80,7 +80,7 @@ class RunFolder:
             while not _is_taken(lock):
                 if time.monotonic() > until:
                     raise UserError(
-                        f"another run is writing {self.path}; wait for it or choose another folder"
+                        f"another process is writing {self.path}; wait for it or choose another folder"
                     )
                 time.sleep(0.05)
             remove_parts(self.path)
