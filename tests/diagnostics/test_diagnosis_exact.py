@@ -63,7 +63,9 @@ def asked(tmp_path):
         )
         data = open_data(tmp_path / "rows.csv", schema=schema).fit()
         (tmp_path / "run").mkdir(exist_ok=True)
-        run = Run(RunFolder(tmp_path / "run"), {"task": "classification"}, Stub(data.schema))
+        run = Run(
+            RunFolder(tmp_path / "run"), {"task": "classification", "data": {}}, Stub(data.schema)
+        )
         return run, data
 
     return of

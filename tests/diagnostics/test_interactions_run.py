@@ -55,7 +55,9 @@ def diagnosed(tmp_path):
         fields.append(Field(name="label", modality=modality, role="label"))
         data = open_data(tmp_path / "rows.csv", schema=Schema(fields=tuple(fields))).fit()
         (tmp_path / "run").mkdir(exist_ok=True)
-        run = Run(RunFolder(tmp_path / "run"), {"task": task}, Oracle(data.schema, says))
+        run = Run(
+            RunFolder(tmp_path / "run"), {"task": task, "data": {}}, Oracle(data.schema, says)
+        )
         return diagnose(run, data).content
 
     return of

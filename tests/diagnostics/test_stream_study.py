@@ -279,7 +279,7 @@ def diagnosed(tmp_path):
 
     def of(system, data, task):
         (tmp_path / "run").mkdir()
-        run = Run(RunFolder(tmp_path / "run"), {"task": task}, system)
+        run = Run(RunFolder(tmp_path / "run"), {"task": task, "data": {}}, system)
         found = diagnose(run, data, rows=12, boxes="boxes")
         content = json.loads(run.folder.diagnosis_file.read_text())
         return content, str(found), diagnosis_view(content, None)
@@ -305,7 +305,7 @@ def test_a_diagnosis_of_an_assistant_also_looks_inside(llava, monkeypatch, diagn
 def test_an_input_of_another_row_has_a_place_in_the_conversation(llava, tmp_path):
     """Row 4 has no picture, and so no place for one; it keeps what it has, and its neighbour too."""
     system, data = llava
-    run = Run(RunFolder(tmp_path), {"task": "vqa"}, system)
+    run = Run(RunFolder(tmp_path), {"task": "vqa", "data": {}}, system)
     answers = Answers(run, data, np.arange(3, 7))
     own = answers.without([])
     found = answers.exchanged("image", np.array([1, 0, 3, 2]))

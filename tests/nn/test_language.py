@@ -332,3 +332,13 @@ def test_likelihoods_of_answers_side_by_side_are_those_one_by_one():
 def test_what_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(UserError, match="language model hf:.*nowhere.*cannot be loaded"):
         load_language_model(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("width", [32, 64, 512])
+def test_attention_begins_with_scores_that_differ_whatever_the_width(width):
+    torch.manual_seed(0)
+    model = Decoder(DecoderConfig(vocabulary_size=10, width=width, depth=1, heads=4))
+    turn = (torch.ones(1, 1, 16, width // 8), torch.zeros(1, 1, 16, width // 8))
+    queries, keys, _ = model.layers[0].heads_of(torch.randn(1, 16, width), turn)
+    scores = queries[:, ::2] @ keys.transpose(2, 3) * model.head_width**-0.5
+    assert 0.5 < scores.std() < 2.0

@@ -2,8 +2,8 @@
 
 As in the papers, whose encoders come from CLIP. In two steps, since what lies on coloured tiles can be told
 from what else there is by the colours alone: first things without tiles, then with them. A stem of
-convolutions without attention, since what a patch shows is read from its own vector: with a layer of
-attention, the colour of a tile was read rightly at .57 of the patches, and at .75 without.
+convolutions without attention, since what a patch shows is read from its own vector: after about as many
+steps, a linear map read the colour of a tile at .57 of the patches behind a layer of attention, at .70 without.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Progress of training: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of training and of rows: a bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         note = ", ".join([_losses(line), *self._pace(line)])
         if self._bars is None:
             if line["split"] == "validation":
-                self._say(f"step {step}/{steps}, validation {_losses(line)}")
+                _say(self._description, f"step {step}/{steps}, validation {_losses(line)}")
             elif time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
                 self._said = time.monotonic()
-                self._say(f"step {step}/{steps}, {note}")
+                _say(self._description, f"step {step}/{steps}, {note}")
         elif line["split"] == "train":
             self._bars.update(self._bar, completed=step, total=steps, note=note)
 
@@ -100,10 +100,6 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         left = (line["stage_steps"] - line["stage_step"]) / rate
         return [f"{rate:.3g} steps/s", f"{duration(round(left))} left"]
 
-    def _say(self, text: str) -> None:
-        message = Text(f"{self._description}: {text}")
-        Console(file=sys.stderr, highlight=False, soft_wrap=True).print(message)
-
 
 class RowsProgress(AbstractContextManager["RowsProgress"]):
     """Shows how many rows are done: a bar in a terminal, a line every few seconds elsewhere."""
@@ -132,8 +128,11 @@ class RowsProgress(AbstractContextManager["RowsProgress"]):
             self._bars.update(self._bar, completed=done, total=of)
         elif time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
-            message = Text(f"{self._what}: {done:,} of {of:,} rows")
-            Console(file=sys.stderr, highlight=False, soft_wrap=True).print(message)
+            _say(self._what, f"{done:,} of {of:,} rows")
+
+
+def _say(what: str, text: str) -> None:
+    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(Text(f"{what}: {text}"))
 
 
 def _losses(line: Mapping[str, Any]) -> str:

@@ -99,7 +99,7 @@ def write_hits_page(
             f"{hit.score:.3f}",
             why(hit),
             as_address(hit.picture) if hit.picture else "",
-            "" if len(_written(hit)) else show_value(hit.text).text,
+            "" if hit.values else show_value(hit.text).text,
             [(name, show_value(value).text) for name, value in _written(hit)],
         )
         for hit in hits

@@ -76,8 +76,6 @@ class Run:
 
     def rows_of(self, where: str | Path | Data) -> Data:
         """Other rows, read as this run's fields; fields that these rows lack are absent."""
-        if isinstance(where, Data):
-            return where.with_schema(self.schema)
         return rows_for(self.schema, where, self.info["data"].get("samples", True))
 
     def evaluate(
