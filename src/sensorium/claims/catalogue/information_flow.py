@@ -67,7 +67,7 @@ CLAIM = Claim(
     budget="1200steps",
     options={"validation_rows": 0},
     measure="sensorium.claims.catalogue.information_flow:measure",
-    hours=1.5,
+    hours=0.5,
     seeds=8,
 )
 
