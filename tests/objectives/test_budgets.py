@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sensorium.objectives.budgets import chosen_tokens, dirichlet
+from sensorium.objectives.budgets import chosen_tokens, dirichlet, token_counts
 from sensorium.types import draws
 
 
@@ -92,3 +92,34 @@ def test_a_row_is_drawn_alike_whatever_stands_beside_it():
     own = dirichlet(alone, [1.0] * 3, available[4:5].any(2))
     found, _ = chosen_tokens(alone, own, available[4:5], 9)
     assert torch.equal(found[0], places[4])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(1, 17),
+    st.integers(0, 200),
+    st.sampled_from([0.1, 0.5, 1000.0]),
+    st.integers(0, 999),
+)
+def test_counts_sum_to_the_total_and_none_is_above_what_there_is(streams, total, alpha, seed):
+    rows, generator = 20, torch.Generator().manual_seed(seed)
+    present = torch.rand(rows, streams, generator=generator) < 0.7
+    draw, concentration = drawing(rows, seed), torch.full((rows,), alpha)
+    many = torch.full((rows, streams), total)
+    counts = token_counts(draw, concentration, present, total, many)
+    assert counts.sum(1).tolist() == [total if any_ else 0 for any_ in present.any(1).tolist()]
+    assert (counts >= 0).all() and (counts[~present] == 0).all()
+    few = torch.randint(0, 9, (rows, streams), generator=generator)
+    cut = token_counts(draw, concentration, present, total, few)
+    assert torch.equal(cut, counts.minimum(few))
+
+
+def test_what_rounding_leaves_is_shared_evenly():
+    rows = 4000
+    present = torch.tensor([True, False, True, True]).expand(rows, 4)
+    even, many = torch.full((rows,), 1e6), torch.full((rows, 4), 32)
+    counts = token_counts(drawing(rows), even, present, 32, many)
+    assert counts[:, 1].max() == 0  # 32 thirds: 10 each, and two that are left
+    for place in (0, 2, 3):
+        assert counts[:, place].float().mean() == pytest.approx(32 / 3, abs=0.05)
+        assert set(counts[:, place].unique().tolist()) <= {9, 10, 11, 12}

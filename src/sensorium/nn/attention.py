@@ -16,20 +16,27 @@ class Attention(nn.Module):
         heads: number of heads; must divide `width`.
         dropout: of the attention weights.
         context_width: width of the context, if it differs.
+        bias: whether the four linear maps have one.
     """
 
     def __init__(
-        self, width: int, heads: int, dropout: float = 0.0, context_width: int | None = None
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        context_width: int | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
         self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(context_width or width, width)
-        self.value = nn.Linear(context_width or width, width)
-        self.output = nn.Linear(width, width)
+        self.query = nn.Linear(width, width, bias)
+        self.key = nn.Linear(context_width or width, width, bias)
+        self.value = nn.Linear(context_width or width, width, bias)
+        self.output = nn.Linear(width, width, bias)
 
     def forward(
         self,
@@ -57,6 +64,27 @@ class FeedForward(nn.Sequential):
         super().__init__(
             nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Linear(hidden, width)
         )
+
+
+class GatedFeedForward(nn.Module):
+    """Two linear maps, one of which gates the other, and a third (SwiGLU; Shazeer, 2020, arXiv 2002.05202).
+
+    Args:
+        width: of the input and the output.
+        hidden: between them.
+        bias: whether the linear maps have one.
+    """
+
+    def __init__(self, width: int, hidden: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias)
+        self.value = nn.Linear(width, hidden, bias)
+        self.output = nn.Linear(hidden, width, bias)
+
+    def forward(self, x: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape width"]:
+        """Gate and map."""
+        out: Tensor = self.output(F.silu(self.gate(x)) * self.value(x))
+        return out
 
 
 class QuickGELU(nn.Module):

@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from sensorium.nn.attention import Attention, FeedForward
+from sensorium.nn.attention import Attention, FeedForward, GatedFeedForward
 from sensorium.nn.masks import Rule, bidirectional
 from sensorium.nn.pooling import at_place
 from sensorium.types import Tokens
@@ -27,6 +27,7 @@ class Layer(nn.Module):
         activation: of the feed-forward network.
         dropout: after each part; `attention_dropout`: of the attention weights.
         epsilon: of the layer norms.
+        lean: a gated feed-forward network, of two thirds of `hidden`, and no biases, of norms neither.
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class Layer(nn.Module):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         epsilon: float = 1e-5,
+        lean: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm
-        self.attention = Attention(width, heads, attention_dropout)
-        self.attention_norm = nn.LayerNorm(width, eps=epsilon)
-        self.feed_forward = FeedForward(width, hidden or 4 * width, activation)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=epsilon)
+        self.attention = Attention(width, heads, attention_dropout, bias=not lean)
+        self.attention_norm = nn.LayerNorm(width, eps=epsilon, bias=not lean)
+        self.feed_forward = build_feed_forward(width, hidden or 4 * width, activation, lean=lean)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=epsilon, bias=not lean)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -83,6 +85,41 @@ class Layer(nn.Module):
         return x
 
 
+class ReadingLayer(nn.Module):
+    """A layer that reads a context between its self-attention and its feed-forward network.
+
+    All three have a residual and a norm before them; the context has a norm too.
+
+    Args:
+        width: of the tokens and of the context.
+        heads: of both attentions.
+        epsilon: of the layer norms, and `lean`, as for `Layer`.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, epsilon: float = 1e-5, lean: bool = False
+    ) -> None:
+        super().__init__()
+        self.attention, self.reading = (Attention(width, heads, bias=not lean) for _ in range(2))
+        self.attention_norm, self.reading_norm, self.context_norm, self.feed_forward_norm = (
+            nn.LayerNorm(width, eps=epsilon, bias=not lean) for _ in range(4)
+        )
+        self.feed_forward = build_feed_forward(width, 4 * width, lean=lean)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        context: Float[Tensor, "batch keys width"],
+        mask: Bool[Tensor, "batch 1 #tokens tokens"] | None = None,
+        context_mask: Bool[Tensor, "batch 1 #tokens keys"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """One layer; each mask says which of its keys may be seen."""
+        x = x + self.attention(self.attention_norm(x), mask)
+        x = x + self.reading(self.reading_norm(x), context_mask, self.context_norm(context))
+        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return out
+
+
 class Layers(nn.ModuleList):
     """A stack of layers under one attention rule.
 
@@ -115,6 +152,15 @@ class Layers(nn.ModuleList):
         for layer in self[:-1]:
             x = layer(x, mask)
         return self[-1].at(x, place, mask)  # type: ignore[operator,no-any-return]
+
+
+def build_feed_forward(
+    width: int, hidden: int, activation: str = "gelu", *, lean: bool = False
+) -> nn.Module:
+    """The last part of a layer; a lean one is gated and as large, so that `hidden` is cut by a third."""
+    if lean:
+        return GatedFeedForward(width, 2 * hidden // 3, bias=False)
+    return FeedForward(width, hidden, activation)
 
 
 def transformer(depth: int, width: int, heads: int, **settings: object) -> Layers:

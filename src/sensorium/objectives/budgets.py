@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sensorium.objectives.masked import Draw
+from sensorium.objectives.masked import Draw, below
 
 
 def dirichlet(
-    draw: Draw, alpha: Sequence[float], present: Bool[Tensor, "rows streams"]
+    draw: Draw,
+    alpha: Sequence[float] | Float[Tensor, "rows streams"],
+    present: Bool[Tensor, "rows streams"],
 ) -> Float[Tensor, "rows streams"]:
     """Shares of the streams, which sum to 1 over those that are present.
 
@@ -25,16 +27,16 @@ def dirichlet(
 
     Args:
         draw: the random numbers of the rows.
-        alpha: the concentration of each stream; one of 0 gets nothing.
+        alpha: the concentration of each stream, for all rows or for each; one of 0 gets nothing.
         present: the streams that each row has.
     """
     from scipy.special import gammaincinv
 
-    concentration = np.asarray(alpha, dtype=np.float64)
+    concentration = torch.as_tensor(alpha).cpu().double().numpy()
     wanted = present & torch.from_numpy(concentration > 0).to(present.device)
     safe = np.where(concentration > 0, concentration, 1.0)
     one, other = (
-        draw("gamma", 2 * len(safe))
+        draw("gamma", 2 * present.shape[1])
         .double()
         .cpu()
         .numpy()
@@ -45,6 +47,39 @@ def dirichlet(
     log_gamma = np.log(gammaincinv(safe + 1, 1 - one)) + np.log(1 - other) / safe
     found = torch.from_numpy(log_gamma).to(present.device).masked_fill(~wanted, -torch.inf)
     return found.softmax(1).nan_to_num(0.0).float()
+
+
+def token_counts(
+    draw: Draw,
+    alpha: Float[Tensor, "rows"],
+    present: Bool[Tensor, "rows streams"],
+    total: int,
+    most: Int[Tensor, "rows streams"],
+) -> Int[Tensor, "rows streams"]:
+    """How many tokens of each stream: whole numbers that sum to `total`, then cut to what there is.
+
+    Shares are rounded down, and each token that is left goes to the largest share of a new draw: with
+    one concentration for all that is present, to any of them alike (4M, official code). What is cut
+    goes to no other stream.
+
+    Args:
+        draw: the random numbers of the rows.
+        alpha: the concentration of all streams that are present, in each row.
+        present: the streams that take part in each row.
+        total: how many tokens of a row.
+        most: how many of each stream there are.
+    """
+    shares = dirichlet(draw, alpha[:, None].expand(present.shape), present)
+    counts = (shares * total).floor().long()
+    number = present.sum(1)
+    left = torch.where(number > 0, total - counts.sum(1), 0)
+    tries = torch.arange(
+        present.shape[1], device=present.device
+    )  # fewer are left than there are streams
+    chosen = below(draw("left over", len(tries)), number[:, None])
+    order = (~present).long().argsort(dim=1, stable=True)
+    counts.scatter_add_(1, order.gather(1, chosen), (tries < left[:, None]).long())
+    return torch.minimum(counts, most)
 
 
 def chosen_tokens(

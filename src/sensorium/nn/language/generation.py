@@ -184,19 +184,41 @@ def _choose(
     rows: Int[Tensor, "batch"],
     step: int,
 ) -> Int[Tensor, "batch"]:
-    if settings.temperature == 0:
-        return scores.argmax(1)
-    ranked, words = (scores.float() / settings.temperature).sort(
-        dim=1, descending=True, stable=True
+    drawn = draws.uniform("word", settings.seed, rows.numpy(), np.full(len(rows), step))
+    return choose_words(
+        scores,
+        torch.from_numpy(drawn).to(scores.device),
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
     )
-    if settings.top_k:
-        ranked = ranked[:, : settings.top_k]
+
+
+def choose_words(
+    scores: Float[Tensor, "words vocabulary"],
+    drawn: Float[Tensor, "words"],
+    *,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Int[Tensor, "words"]:
+    """The likeliest words, or drawn ones.
+
+    Args:
+        scores: of all words.
+        drawn: uniform numbers in [0, 1), which decide.
+        temperature: and `top_k`, `top_p`, as in `Generation`.
+    """
+    if temperature == 0:
+        return scores.argmax(1)
+    ranked, words = (scores.float() / temperature).sort(dim=1, descending=True, stable=True)
+    if top_k:
+        ranked = ranked[:, :top_k]
     sums = ranked.softmax(1).cumsum(1)
     before = torch.cat([torch.zeros_like(sums[:, :1]), sums[:, :-1]], 1)
     # the first is always among them, however likely it is
-    reach = torch.where(before < settings.top_p, sums, 0.0).amax(1)
-    drawn = draws.uniform("word", settings.seed, rows.numpy(), np.full(len(rows), step))
-    aim = torch.from_numpy(drawn).to(sums) * reach
+    reach = torch.where(before < top_p, sums, 0.0).amax(1)
+    aim = drawn.to(sums) * reach
     place = (sums <= aim[:, None]).sum(1).clamp(max=sums.shape[1] - 1)
     return words.gather(1, place[:, None]).squeeze(1)
 
