@@ -173,5 +173,6 @@ def transformer(depth: int, width: int, heads: int, **settings: object) -> Layer
     for module in layers.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return layers

@@ -66,7 +66,8 @@ def first_real(real: Bool[Tensor, "batch tokens"], most: int) -> Int[Tensor, "ba
 def side_by_side(parts: Sequence[Picked], most: int | None = None) -> Picked:
     """Tokens of several streams, padding behind them; at most so many of a row, or all."""
     whole = Picked(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
-    width = int(whole.real.sum(1).amax()) if most is None else most
+    # attention wants something to look at, be it padding
+    width = max(1, int(whole.real.sum(1).amax())) if most is None else most
     return whole.take(first_real(whole.real, width))
 
 
@@ -238,4 +239,4 @@ class AnyToAny(nn.Module):
             places.append(rows * tokens + at)
         made = torch.cat(parts)
         out = made.new_zeros(batch * tokens, made.shape[1])
-        return out.index_copy(0, torch.cat(places), made).view(batch, tokens, -1)
+        return out.index_copy(0, torch.cat(places), made).view(batch, tokens, made.shape[1])

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sensorium.objectives.masked import Draw, below
+from sensorium.objectives.masked import below
+from sensorium.types import Draw
 
 
 def dirichlet(

@@ -6,7 +6,6 @@ alike in whatever batch it is, and however much padding it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.nn.regions import pairwise_iou
-from sensorium.types import Loss
-
-Draw = Callable[[str, int], Tensor]
-"""From a purpose and a number to that many uniform numbers in [0, 1) for each row."""
+from sensorium.types import Draw, Loss
 
 SpanPolicy = Literal["anchor", "single", "token"]
 

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.objectives.masked import Draw, below
+from sensorium.objectives.masked import below
+from sensorium.types import Draw
 
 SHORTER = 0.9
 """By how much less is kept each time, of rows of which too much is left."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sensorium.types.batch import Batch, Entries, Fault, Sample, concatenate
+    from sensorium.types.batch import Batch, Draw, Entries, Fault, Sample, concatenate
     from sensorium.types.card import Card
     from sensorium.types.errors import BadValue, MissingExtra, UserError
     from sensorium.types.loss import Loss
@@ -18,7 +18,7 @@ else:
     _WHERE = {
         name: module
         for module, names in {
-            "batch": ("Batch", "Entries", "Fault", "Sample", "concatenate"),
+            "batch": ("Batch", "Draw", "Entries", "Fault", "Sample", "concatenate"),
             "card": ("Card",),
             "errors": ("BadValue", "MissingExtra", "UserError"),
             "loss": ("Loss",),
@@ -41,6 +41,7 @@ __all__ = [
     "BadValue",
     "Batch",
     "Card",
+    "Draw",
     "Entries",
     "Fault",
     "Field",

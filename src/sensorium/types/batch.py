@@ -14,6 +14,9 @@ from sensorium.types import draws
 from sensorium.types.errors import UserError
 from sensorium.types.names import did_you_mean
 
+Draw = Callable[[str, int], Tensor]
+"""From a purpose and a number to that many uniform numbers in [0, 1) for each row: `Batch.uniform`."""
+
 
 @dataclass
 class Sample:
