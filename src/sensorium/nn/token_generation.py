@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Setting
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch import Tensor
 from sensorium.nn.language.generation import choose_words
 from sensorium.nn.token_streams import AnyToAny, Numbers, Picked, side_by_side
 from sensorium.types import Draw
+
+Contexts = Sequence[tuple[Float[Tensor, "batch tokens width"], Bool[Tensor, "batch tokens"], float]]
+"""Encoded tokens, which of them are no padding, and what their scores are multiplied with."""
 
 Guided = Sequence[tuple[frozenset[int], float]]
 """Streams that are hidden and shown together, and the weight of what they change."""
@@ -48,142 +51,129 @@ class Filling(BaseModel):
     seed: int = 0
 
 
-class Contexts:
-    """What the decoder reads: all that is known, or with guidance, each part of it.
+class Filler:
+    """What is known of rows, and a model that goes on from it.
 
     Args:
         model: the encoder and decoder.
-        read: what is known, by stream.
+        read: what is known, by stream: of grids all places in order, of sequences as many words as there
+            may be, of which `real` are read.
         numbers: what stands in patches.
+        how: tokens are chosen.
         guided: streams that are guided by.
+        draw: the random numbers of the rows.
     """
 
     def __init__(
-        self, model: AnyToAny, read: Sequence[Picked], numbers: Numbers, guided: Guided
+        self,
+        model: AnyToAny,
+        read: Sequence[Picked],
+        numbers: Numbers,
+        how: Filling,
+        guided: Guided,
+        draw: Draw,
     ) -> None:
-        self._model = model
+        self.read = list(read)
+        self._model, self._numbers, self._how = model, numbers, how
+        self._draw = draw
         every = frozenset[int]().union(*(streams for streams, _ in guided))
-        parts = [(every - streams, weight) for streams, weight in guided]
-        parts.append((every, 1.0 - sum(weight for _, weight in parts)))
-        self._parts = []
-        for hidden, weight in parts:
-            shown = side_by_side(
-                [
-                    part._replace(real=part.real & (stream not in hidden))
-                    for stream, part in enumerate(read)
-                ]
-            )
-            self._parts.append((weight, model.encode(shown, numbers), shown.real))
+        self._hidden = [(every - streams, weight) for streams, weight in guided]
+        self._hidden.append((every, 1.0 - sum(weight for _, weight in guided)))
 
-    def scores(self, stream: int, asked: Picked) -> Float[Tensor, "batch asked vocabulary"]:
+    def fill_grid(self, stream: int, free: Bool[Tensor, "batch places"]) -> Picked:
+        """A grid whose free places are filled; what is said is read from then on.
+
+        Args:
+            stream: the grid.
+            free: its places that are to be filled; the others stay as they are.
+        """
+        places, steps = free.shape[1], self._how.steps
+        order = self._draw(f"stream {stream}, order", places).masked_fill(~free, 2.0)
+        turn = order.argsort(1).argsort(1) * steps // free.sum(1, keepdim=True).clamp(min=1)
+        aims = self._draw(f"stream {stream}, words", places)
+        for step in range(steps):
+            now = free & (turn == step)
+            if not bool(now.any()):
+                continue
+            asked = side_by_side([self.read[stream]._replace(real=now)])
+            scores = self._scores(self._contexts(), stream, asked)
+            words = self._choose(scores.flatten(0, 1), aims.gather(1, asked.place).flatten())
+            grid = self.read[stream].word.clone()
+            grid[now] = words.view_as(asked.word)[asked.real]
+            self._know(stream, grid, now)
+        return self.read[stream]
+
+    def write_sequence(
+        self,
+        stream: int,
+        free: Bool[Tensor, "batch"],
+        *,
+        sentinel: int,
+        end: int,
+        allowed: Bool[Tensor, "period vocabulary"],
+    ) -> Picked:
+        """A sequence, written in the rows that lack it; it is read from then on.
+
+        Args:
+            stream: the sequence.
+            free: rows in which it is written.
+            sentinel: after which it begins.
+            end: the word that ends it.
+            allowed: which words may stand at each place of a pattern that repeats.
+        """
+        contexts = self._contexts() if bool(free.any()) else []
+        grid = self.read[stream].word.clone()
+        now = torch.zeros_like(grid, dtype=torch.bool)
+        aims = self._draw(f"stream {stream}, words", grid.shape[1])
+        said = torch.full_like(grid[:, :1], sentinel)
+        left = free
+        for step in range(grid.shape[1]):
+            if not bool(left.any()):
+                break
+            asked = Picked.of(stream, said, left[:, None].expand(said.shape))
+            scores = self._scores(contexts, stream, asked)[:, -1]
+            may = allowed[step % len(allowed)]
+            words = self._choose(scores.masked_fill(~may, -torch.inf), aims[:, step])
+            said = torch.cat([said, words[:, None]], 1)
+            grid[:, step] = torch.where(left, words, grid[:, step])
+            now[:, step] = left
+            left = left & (words != end)
+        self._know(stream, grid, now)
+        return self.read[stream]
+
+    def _know(
+        self, stream: int, word: Int[Tensor, "batch places"], now: Bool[Tensor, "batch places"]
+    ) -> None:
+        known = self.read[stream]
+        self.read[stream] = known._replace(word=word, real=known.real | now)
+
+    def _contexts(self) -> Contexts:
+        """What the decoder reads: all that is known, or with guidance, each part of it."""
+        contexts = []
+        for hidden, weight in self._hidden:
+            parts = [
+                part._replace(real=part.real & (stream not in hidden))
+                for stream, part in enumerate(self.read)
+            ]
+            shown = side_by_side(parts)
+            encoded = self._model.encode(shown, self._numbers)
+            contexts.append((encoded, shown.real, weight))
+        return contexts
+
+    def _scores(
+        self, contexts: Contexts, stream: int, asked: Picked
+    ) -> Float[Tensor, "batch asked vocabulary"]:
         """Of each word at each asked place."""
-        return sum(
-            weight * self._model.scores(stream, self._model.decode(asked, context, seen)).float()
-            for weight, context, seen in self._parts
-        )  # type: ignore[return-value]
+        parts = [
+            weight * self._model.scores(stream, self._model.decode(asked, encoded, seen)).float()
+            for encoded, seen, weight in contexts
+        ]
+        return torch.stack(parts).sum(0)
 
-
-def fill_grid(
-    model: AnyToAny,
-    read: Sequence[Picked],
-    numbers: Numbers,
-    stream: int,
-    free: Bool[Tensor, "batch places"],
-    how: Filling,
-    guided: Guided,
-    draw: Draw,
-) -> Picked:
-    """A grid with its free places filled; the others stay as they are.
-
-    Args:
-        model: the encoder and decoder.
-        read: what is known, by stream; of the grid, all places in order, of which `real` are read.
-        numbers: what stands in patches.
-        stream: the grid.
-        free: its places that are to be filled.
-        how: tokens are chosen.
-        guided: streams that are guided by.
-        draw: the random numbers of the rows.
-    """
-    read = list(read)
-    places = free.shape[1]
-    rank = draw("order", places).masked_fill(~free, 2.0).argsort(1).argsort(1)
-    turn = rank * how.steps // free.sum(1, keepdim=True).clamp(min=1)
-    for step in range(how.steps):
-        now = free & (turn == step)
-        if not bool(now.any()):
-            continue
-        asked = side_by_side([read[stream]._replace(real=now)])
-        scores = Contexts(model, read, numbers, guided).scores(stream, asked)
-        aims = draw(f"words of step {step}", places).gather(1, asked.place)
-        words = choose_words(
-            scores.flatten(0, 1),
-            aims.flatten(),
-            temperature=how.temperature,
-            top_k=how.top_k,
-            top_p=how.top_p,
-        ).view_as(asked.word)
-        grid = read[stream].word.clone()
-        grid[now] = words[asked.real]
-        read[stream] = read[stream]._replace(word=grid, real=read[stream].real | now)
-    return read[stream]
-
-
-def write_sequence(
-    model: AnyToAny,
-    read: Sequence[Picked],
-    numbers: Numbers,
-    stream: int,
-    free: Bool[Tensor, "batch"],
-    how: Filling,
-    guided: Guided,
-    draw: Draw,
-    *,
-    sentinel: int,
-    end: int,
-    allowed: Bool[Tensor, "period vocabulary"],
-) -> Picked:
-    """A sequence, written in the rows that lack it.
-
-    Args:
-        model: the encoder and decoder.
-        read: what is known, by stream; of the sequence, as many words as there may be.
-        numbers: what stands in patches.
-        stream: the sequence.
-        free: rows in which it is written.
-        how: tokens are chosen.
-        guided: streams that are guided by.
-        draw: the random numbers of the rows.
-        sentinel: after which it begins.
-        end: the word that ends it.
-        allowed: which words may stand at each place of a pattern that repeats.
-    """
-    contexts = Contexts(model, read, numbers, guided)
-    known = read[stream]
-    length = known.word.shape[1]
-    aims = draw("words", length)
-    said = torch.full_like(known.word[:, :1], sentinel)
-    over = ~free
-    real = []
-    for step in range(length):
-        if bool(over.all()):
-            break
-        asked = Picked.of(stream, said, torch.ones_like(said, dtype=torch.bool))
-        scores = contexts.scores(stream, asked)[:, -1]
-        may = allowed[step % len(allowed)]
-        words = choose_words(
-            scores.masked_fill(~may, -torch.inf),
-            aims[:, step],
-            temperature=how.temperature,
-            top_k=how.top_k,
-            top_p=how.top_p,
+    def _choose(
+        self, scores: Float[Tensor, "words vocabulary"], aims: Float[Tensor, "words"]
+    ) -> Int[Tensor, "words"]:
+        how = self._how
+        return choose_words(
+            scores, aims, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p
         )
-        said = torch.cat([said, words[:, None]], 1)
-        real.append(~over)
-        over = over | (words == end)
-    written, there = known.word.clone(), known.real.clone()
-    if real:
-        now = torch.stack(real, 1)
-        written[:, : now.shape[1]] = torch.where(now, said[:, 1:], written[:, : now.shape[1]])
-        there[:, : now.shape[1]] |= now
-    return known._replace(word=written, real=there)

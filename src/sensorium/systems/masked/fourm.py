@@ -47,7 +47,7 @@ from sensorium.nn.encoders import ByField
 from sensorium.nn.encoders.image import Pixels
 from sensorium.nn.patches import to_patches
 from sensorium.nn.quantizers import Summed
-from sensorium.nn.token_generation import Filling, Guided, fill_grid, write_sequence
+from sensorium.nn.token_generation import Filler, Filling, Guided
 from sensorium.nn.token_streams import AnyToAny, PatchStream, Picked, WordStream, side_by_side
 from sensorium.objectives.budgets import token_counts
 from sensorium.objectives.spans import draw_spans
@@ -371,57 +371,37 @@ class FourM(System):
                     f"fourm does not predict '{name}'. {did_you_mean(name, self.reconstructed)}"
                 )
         keep = keep or {}
+        read, known = self._known(batch, keep)
         draw = Batch({}, batch.keys, batch.index, how.seed).uniform
         guided = self._guided(how)
-        read, words = self._known(batch, keep)
-        numbers = self._numbers(batch)
+        filler = Filler(self.model, read, self._numbers(batch), how, guided, draw)
         found: dict[str, Entries] = {}
         for name in fields:
-            stream = self.words.names.index(name)
-            tokens, own = self._of(name), named(draw, name)
-            if isinstance(tokens, SequenceTokens):
-                free = ~words[stream].real.any(1)
-                made = write_sequence(
-                    self.model,
-                    read,
-                    numbers,
-                    stream,
-                    free,
-                    how,
-                    guided,
-                    own,
-                    sentinel=tokens.sentinel,
-                    end=tokens.end,
-                    allowed=tokens.allowed,
-                )
-                real = words[stream].real | made.real
-            else:
-                free = ~words[stream].real
-                made = fill_grid(self.model, read, numbers, stream, free, how, guided, own)
-                real = torch.ones_like(made.real)
-            read[stream], words[stream] = made, Words(made.word, real)
+            stream, tokens = self.words.names.index(name), self._of(name)
+            made = tokens.filled(filler, stream, known[stream])
+            # what is not read, such as codes beside patches, is known as well
+            real = made.real | known[stream]
+            known[stream] = real
             found |= tokens.restore(made.word, real)
         return found
 
-    def _known(self, batch: Batch, keep: Mapping[str, Tensor]) -> tuple[list[Picked], list[Words]]:
+    def _known(
+        self, batch: Batch, keep: Mapping[str, Tensor]
+    ) -> tuple[list[Picked], list[Bool[Tensor, "batch length"]]]:
         """What is read of each stream, and what is known of each field."""
-        read, words = [], []
+        read, known = [], []
         for stream, tokens in enumerate(self._each()):
-            name = tokens.field.name
-            found: Words = tokens.read(batch)
-            if name in keep:
-                found = found._replace(real=found.real & keep[name])
-            # a whole picture is read as patches, which show what is not to be kept
-            shown = found.real & (name in self.sources or name in keep)
-            if name in self.patches.names and name not in keep:
-                shown = shown & ~batch.present(name)[:, None]
-            read.append(Picked.of(stream, found.ids, shown))
-            words.append(found)
+            name, words = tokens.field.name, tokens.read(batch)
+            known.append(words.real & keep.get(name, words.real))
+            # a picture is read as patches, unless these show what is not to be kept
+            as_codes = name in keep or name not in self.patches.names
+            shown = known[-1] & (as_codes and name in (*self.sources, *keep))
+            read.append(Picked.of(stream, words.ids, shown))
         for stream, name in enumerate(self.patches.names, len(read)):
             there = batch.present(name)[:, None].expand(-1, self._of(name).length)
-            there = there & (name not in keep)
-            read.append(Picked.of(stream, torch.zeros_like(there, dtype=torch.long), there))
-        return read, words
+            nothing = torch.zeros_like(there, dtype=torch.long)
+            read.append(Picked.of(stream, nothing, there & (name not in keep)))
+        return read, known
 
     def _guided(self, how: Filling) -> Guided:
         names = [*self.words.names, *self.patches.names]

@@ -21,7 +21,8 @@ from sensorium.modalities.scalars import class_names
 from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.positions import grid_waves, waves
 from sensorium.nn.regions import side_by_side
-from sensorium.nn.token_streams import first_real
+from sensorium.nn.token_generation import Filler
+from sensorium.nn.token_streams import Picked, first_real
 from sensorium.systems.baselines.patch_tokenizer import PatchTokenizer
 from sensorium.types import Batch, Entries, Field
 
@@ -86,6 +87,10 @@ class FieldTokens(nn.Module, ABC):
             entries = batch[self.field.name].firsts(batch.size)
             ids[entries.row], real[entries.row] = tokens(entries)
         return Words(ids, real)
+
+    def filled(self, filler: Filler, stream: int, known: Bool[Tensor, "batch length"]) -> Picked:
+        """All tokens of each row; those that are not known are chosen by a model."""
+        return filler.fill_grid(stream, ~known)
 
     @abstractmethod
     def restore(
@@ -215,6 +220,16 @@ class SequenceTokens(FieldTokens):
         super().__init__(field, length, words + sentinels)
         self.sentinel, self.end = words, end
         self.register_buffer("allowed", F.pad(allowed, (0, sentinels)), persistent=False)
+
+    def filled(self, filler: Filler, stream: int, known: Bool[Tensor, "batch length"]) -> Picked:
+        """A sequence for each row; one that is not known is written by a model."""
+        return filler.write_sequence(
+            stream,
+            ~known.any(1),
+            sentinel=self.sentinel,
+            end=self.end,
+            allowed=self.allowed,
+        )
 
     def positions(self, width: int) -> Float[Tensor, "places width"]:
         """Of as many places as words and sentinels may take."""
