@@ -53,6 +53,7 @@ from sensorium.objectives.budgets import token_counts
 from sensorium.objectives.spans import draw_spans
 from sensorium.systems.base import System, SystemConfig, register
 from sensorium.systems.baselines.patch_tokenizer import PatchTokenizer
+from sensorium.systems.masked.fourm_codes import Coding
 from sensorium.systems.masked.fourm_tokens import (
     BoxTokens,
     CategoryTokens,
@@ -98,7 +99,8 @@ class FourM(System):
             inputs: tokens of a row that are read, and `targets`, that are asked for.
             alpha: concentration of the Dirichlet distributions.
             pictures_alone: the share of rows of which only patches of pictures are read.
-            coding: settings of the tokenizers of pictures and maps that are learned in this run.
+            codes: by picture or map, the run of `patch-tokenizer` that has learned its codes.
+            coding: settings of the tokenizers that are learned in this run.
             tokenizing: the share of the budget in which they are.
             width: of the tokens, and `depth`, `heads`, layers and attention heads of the encoder and of
                 the decoder.
@@ -113,6 +115,7 @@ class FourM(System):
         targets: int = Setting(default=32, ge=1)
         alpha: float = Setting(default=0.5, gt=0)
         pictures_alone: float = Setting(default=0.5, ge=0, le=1)
+        codes: dict[str, Coding] = Setting(default_factory=dict)
         coding: PatchTokenizer.Config = PatchTokenizer.Config()
         tokenizing: float = Setting(default=0.3, gt=0, lt=1)
         width: int = 128
@@ -149,6 +152,7 @@ class FourM(System):
         known = readable(schema)
         self.sources = self._named(known, c.reads)
         self.reconstructed = self._named(known, c.gives)
+        self._named([field for field in known if field.modality in GRIDS], tuple(c.codes))
         fields = [f for f in known if f.name in {*self.sources, *self.reconstructed}]
         self.tokens = ByField(fields, map(self._tokens, fields))
         self.words = ByField(fields, [self._words(tokens) for tokens in self._each()])
@@ -179,9 +183,7 @@ class FourM(System):
     def _tokens(self, field: Field) -> FieldTokens:
         c = self.config
         if field.modality in GRIDS:
-            alone = field.replace(of=None)
-            coding = c.coding.model_copy(update={"field": field.name})
-            return GridTokens(field, PatchTokenizer(coding, Schema(fields=(alone,))))
+            return GridTokens(field, c.codes.get(field.name), c.coding)
         if field.modality == "text":
             assert self.tokenizer is not None
             return TextTokens(field, self.tokenizer, c.max_tokens)
@@ -222,14 +224,23 @@ class FourM(System):
             warmup=0.02 if is_large else 0.1,
             batch_size=8192 if is_large else 128,
         )
-        if not self._grids:
+        learning = self._learning
+        if not learning:
             return [masked]
-        first = self._grids[0].tokenizer.stages()[0]
-        learned = {"name": TOKENIZE, "train": ("tokens.*",), "share": c.tokenizing}
+        first = learning[0].tokenizer.stages()[0]
+        places = [place for place, tokens in enumerate(self.tokens) if tokens in learning]
+        patterns = tuple(f"tokens.{place}.*" for place in places)
+        learned = {"name": TOKENIZE, "train": patterns, "share": c.tokenizing}
         return [
             first.model_copy(update=learned),
             masked.model_copy(update={"share": 1 - c.tokenizing}),
         ]
+
+    def begin(self, stage: str) -> None:
+        """Tokenizers are those of other runs, or those of the first stage, once the model learns."""
+        if stage == MASKED:
+            for grid in self._grids:
+                grid.settle()
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Of asked tokens, one for each field; of tokenizers in the first stage."""
@@ -239,7 +250,7 @@ class FourM(System):
         if self.stage == TOKENIZE:
             return {
                 f"tokens of {name}": loss
-                for grid in self._grids
+                for grid in self._learning
                 for name, loss in grid.tokenizer.losses(batch).items()
             }
         read, asked, wanted = self.chosen(batch)
@@ -257,7 +268,7 @@ class FourM(System):
     def after_step(self, summed: Summed) -> None:
         """Codebooks follow what they stand for, while tokenizers are learned."""
         if self.stage == TOKENIZE:
-            for grid in self._grids:
+            for grid in self._learning:
                 grid.tokenizer.after_step(summed)
 
     # ------------------------------------------------------------------ which tokens
@@ -426,6 +437,11 @@ class FourM(System):
     @property
     def _grids(self) -> list[GridTokens]:
         return [tokens for tokens in self._each() if isinstance(tokens, GridTokens)]
+
+    @property
+    def _learning(self) -> list[GridTokens]:
+        """Tokenizers that are learned in the first stage: of no other run, nor of the run it starts from."""
+        return [grid for grid in self._grids if grid.coding is None and not grid.is_settled]
 
 
 def readable(schema: Schema) -> list[Field]:

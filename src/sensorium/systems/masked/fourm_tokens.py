@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +24,8 @@ from sensorium.nn.regions import side_by_side
 from sensorium.nn.token_generation import Filler
 from sensorium.nn.token_streams import Picked, first_real
 from sensorium.systems.baselines.patch_tokenizer import PatchTokenizer
-from sensorium.types import Batch, Entries, Field
+from sensorium.systems.masked.fourm_codes import Coding, as_bytes, mark
+from sensorium.types import Batch, Entries, Field, Schema, UserError
 
 CORNERS = 4
 DEVIATIONS = 3.0
@@ -110,12 +111,56 @@ class GridTokens(FieldTokens):
 
     Args:
         field: a picture or map.
-        tokenizer: of that field.
+        coding: a tokenizer that was learned before; None if it is learned here.
+        settings: of one that is learned here.
+
+    Attributes:
+        mark: of the tokenizer, from when it stays as it is; zeros before.
     """
 
-    def __init__(self, field: Field, tokenizer: PatchTokenizer) -> None:
+    mark: UInt8[Tensor, "32"]
+
+    def __init__(
+        self, field: Field, coding: Coding | None, settings: PatchTokenizer.Config
+    ) -> None:
+        settings = settings if coding is None else coding.check(field).settings
+        settings = settings.model_copy(update={"field": field.name})
+        tokenizer = PatchTokenizer(settings, Schema(fields=(field.replace(of=None),)))
         super().__init__(field, tokenizer.patches.side**2, tokenizer.quantizer.num_codes)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.coding = tokenizer, coding
+        self.register_buffer("mark", torch.zeros(32, dtype=torch.uint8))
+        self.register_load_state_dict_post_hook(lambda module, _: module.check())  # type: ignore[no-untyped-call]
+
+    def settle(self) -> None:
+        """From now on the tokenizer, of another run or learned here, stays as it is.
+
+        Raises:
+            UserError: the other run is gone, or was made anew.
+        """
+        if self.coding is not None:
+            self.tokenizer.load_state_dict(self.coding.weights())
+        self.mark.copy_(as_bytes(self._mark()))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the tokenizer stays as it is."""
+        return bool(self.mark.any())
+
+    def check(self) -> None:
+        """Refuse weights of a model whose codes were those of another tokenizer.
+
+        Raises:
+            UserError: they are.
+        """
+        expected = self._mark() if self.coding is None else self.coding.mark
+        if self.is_settled and not torch.equal(self.mark.cpu(), as_bytes(expected)):
+            raise UserError(
+                f"the codes of '{self.field.name}' that this model has learned are those of another "
+                "tokenizer; a model can only be used, or trained further, with its own"
+            )
+
+    def _mark(self) -> str:
+        return mark(self.tokenizer.config, self.tokenizer.state_dict())
 
     def views(self) -> dict[str, View]:
         """As the tokenizer wants it."""
