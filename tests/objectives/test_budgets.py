@@ -101,17 +101,26 @@ def test_a_row_is_drawn_alike_whatever_stands_beside_it():
     st.sampled_from([0.1, 0.5, 1000.0]),
     st.integers(0, 999),
 )
-def test_counts_sum_to_the_total_and_none_is_above_what_there_is(streams, total, alpha, seed):
+def test_counts_sum_to_the_total_or_to_all_there_is(streams, total, alpha, seed):
     rows, generator = 20, torch.Generator().manual_seed(seed)
     present = torch.rand(rows, streams, generator=generator) < 0.7
     draw, concentration = drawing(rows, seed), torch.full((rows,), alpha)
-    many = torch.full((rows, streams), total)
-    counts = token_counts(draw, concentration, present, total, many)
-    assert counts.sum(1).tolist() == [total if any_ else 0 for any_ in present.any(1).tolist()]
-    assert (counts >= 0).all() and (counts[~present] == 0).all()
-    few = torch.randint(0, 9, (rows, streams), generator=generator)
-    cut = token_counts(draw, concentration, present, total, few)
-    assert torch.equal(cut, counts.minimum(few))
+    for high in (1, 9, 60, 201):
+        most = torch.randint(0, high + 1, (rows, streams), generator=generator)
+        counts = token_counts(draw, concentration, present, total, most)
+        assert (counts >= 0).all() and (counts <= most).all() and (counts[~present] == 0).all()
+        assert torch.equal(counts.sum(1), (most * present).sum(1).clamp(max=total))
+
+
+def test_what_a_stream_has_not_goes_to_others_by_their_shares():
+    rows = 6000
+    present = torch.ones(rows, 3, dtype=torch.bool)
+    most, one = torch.tensor([2, 500, 500]).expand(rows, 3), torch.ones(rows)
+    counts = token_counts(drawing(rows), one, present, 300, most)
+    assert counts[:, 0].max() == 2
+    # shares of what is left are those of two streams, uniform
+    share = counts[:, 1] / (300 - counts[:, 0])
+    assert stats.kstest(share.numpy(), "uniform").pvalue > 1e-3
 
 
 def test_what_rounding_leaves_is_shared_evenly():

@@ -21,7 +21,7 @@ from sensorium.nn.language.generation import choose_words
 from sensorium.nn.token_streams import AnyToAny, Numbers, Picked, side_by_side
 from sensorium.types import Draw
 
-Contexts = Sequence[tuple[Float[Tensor, "batch tokens width"], Bool[Tensor, "batch tokens"], float]]
+Contexts = Sequence[tuple[Float[Tensor, "batch _ width"], Bool[Tensor, "batch _"], float]]
 """Encoded tokens, which of them are no padding, and what their scores are multiplied with."""
 
 Guided = Sequence[tuple[frozenset[int], float]]

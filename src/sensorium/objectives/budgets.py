@@ -57,11 +57,11 @@ def token_counts(
     total: int,
     most: Int[Tensor, "rows streams"],
 ) -> Int[Tensor, "rows streams"]:
-    """How many tokens of each stream: whole numbers that sum to `total`, then cut to what there is.
+    """How many tokens of each stream: whole numbers that sum to `total`, or to all that there are.
 
     Shares are rounded down, and each token that is left goes to the largest share of a new draw: with
-    one concentration for all that is present, to any of them alike (4M, official code). What is cut
-    goes to no other stream.
+    one concentration for all that is present, to any of them alike (4M, official code). What a stream
+    has not is shared among those that have more, by the shares that they have of each other.
 
     Args:
         draw: the random numbers of the rows.
@@ -70,17 +70,23 @@ def token_counts(
         total: how many tokens of a row.
         most: how many of each stream there are.
     """
-    shares = dirichlet(draw, alpha[:, None].expand(present.shape), present)
-    counts = (shares * total).floor().long()
-    number = present.sum(1)
-    left = torch.where(number > 0, total - counts.sum(1), 0)
-    tries = torch.arange(
-        present.shape[1], device=present.device
-    )  # fewer are left than there are streams
-    chosen = below(draw("left over", len(tries)), number[:, None])
-    order = (~present).long().argsort(dim=1, stable=True)
-    counts.scatter_add_(1, order.gather(1, chosen), (tries < left[:, None]).long())
-    return torch.minimum(counts, most)
+    counts = torch.zeros_like(most)
+    concentration = alpha[:, None].expand(present.shape)
+    tries = torch.arange(present.shape[1], device=present.device)
+    for attempt in range(present.shape[1]):  # in each, all is given out or a stream has no more
+        room = present & (counts < most)
+        number = room.sum(1)
+        left = torch.where(number > 0, total - counts.sum(1), 0)
+        if not bool(left.any()):
+            break
+        more = (dirichlet(draw, concentration, room) * left[:, None]).floor().long()
+        # fewer are left than there are streams
+        over = (tries < (left - more.sum(1))[:, None]).long()
+        chosen = below(draw(f"left over, {attempt}", len(tries)), number[:, None])
+        order = (~room).long().argsort(dim=1, stable=True)
+        more.scatter_add_(1, order.gather(1, chosen), over)
+        counts = torch.minimum(counts + more, most)
+    return counts
 
 
 def chosen_tokens(

@@ -21,7 +21,8 @@ Differs from the paper, beside the size:
 
 - The first stage learns the tokenizers that are not given (`codes`), in the same run; they do not move
   while the model learns. Decoders of tokenizers predict patches at once, not by diffusion.
-- A row may lack fields; shares are drawn over those it has. A minimum for a field is not offered.
+- A row may lack fields; shares are drawn over those it has. What a field has not, of a class or a short
+  text, is shared among the others, so that rows read as much as they can. A minimum is not offered.
 - Words are those of a tokenizer learned from the texts; each sequence has sentinels of its own behind its
   words, and boxes have no words but classes. Boxes stand in the order of the row.
 - Fields stand in the decoder in the order of the schema, which changes nothing: none sees another.
@@ -319,18 +320,18 @@ class FourM(System):
             for some in (self.sources, self.reconstructed)
         )
         alpha = torch.full_like(alone, c.alpha, dtype=torch.float32)
-        lengths = torch.tensor(
-            [self._of(name).length for name in (*names, *self.patches.names)], device=batch.device
-        ).expand(batch.size, -1)
+        have = torch.stack([found.real.sum(1) for found in words], 1)
+        patches = [self._of(name).length for name in self.patches.names]
         shown = token_counts(
             named(draw, "read"),
             alpha.masked_fill(alone, ONLY),
             torch.cat([read & ~alone[:, None], pictures], 1),
             c.inputs,
-            lengths,
+            torch.cat([have, have.new_tensor(patches).expand(batch.size, -1)], 1),
         )
-        is_sequence = torch.tensor([t.is_sequence for t in self._each()], device=batch.device)
-        left = (lengths - shown)[:, : len(names)].masked_fill(is_sequence, c.targets)
+        is_sequence = have.new_tensor([tokens.is_sequence for tokens in self._each()]).bool()
+        # a sequence that is cut apart is at most two sentinels longer, whatever was cut out
+        left = torch.where(is_sequence, have + 2, have - shown[:, : len(words)])
         return shown, token_counts(named(draw, "asked"), alpha, given, c.targets, left)
 
     def _numbers(self, batch: Batch) -> dict[int, Tensor]:
