@@ -1,81 +1,19 @@
-"""4M: what is asked for is not seen, budgets, losses by hand, codes by mark, any field from any others."""
+"""4M: what is asked for is not seen, budgets, losses by hand, codes by mark."""
 
 import dataclasses
 
 import pytest
 import torch
+from fourm_rows import FIELDS, GRIDS, TOKENIZER, make, rows, texts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from sensorium.modalities.text import Tokenizer
-from sensorium.nn import token_generation
-from sensorium.nn.token_generation import Filling
 from sensorium.nn.token_streams import side_by_side
-from sensorium.systems.masked.fourm import MASKED, TOKENIZE, FourM
-from sensorium.systems.masked.fourm_tokens import BoxTokens
+from sensorium.systems.masked.fourm import MASKED, TOKENIZE
+from sensorium.systems.masked.fourm_sequences import BoxTokens
 from sensorium.training.run import load, train
-from sensorium.types import Batch, Entries, Field, Schema, UserError
-
-TEXTS = ["a red ball left of a blue box", "two green cones", "nothing but a box"] * 4
-TOKENIZER = Tokenizer.train(TEXTS, 300)
-CODING = {"image_size": 16, "patch": 4, "width": 16, "depth": 1, "heads": 2, "class_width": 4}
-SMALL = {"width": 24, "depth": 2, "heads": 3, "inputs": 12, "targets": 14, "max_tokens": 12}
-SMALL |= {"coding": CODING, "max_boxes": 4, "box_bins": 8, "number_bins": 6}
-CLASSES = 5
-IS_CLASSES = {"kind": "classes", "classes": list(range(CLASSES))}
-SCHEMA = Schema(
-    fields=[
-        Field(name="image", modality="image"),
-        Field(name="depth", modality="maps", of="image", options={"range": [0, 1]}),
-        Field(name="segments", modality="maps", of="image", options=IS_CLASSES),
-        Field(name="caption", modality="text"),
-        Field(name="boxes", modality="boxes", of="image"),
-        Field(name="things", modality="category", of="boxes", fitted={"classes": ["a", "b", "c"]}),
-        Field(name="place", modality="category", fitted={"classes": ["in", "out", "far"]}),
-        Field(name="price", modality="number", fitted={"mean": 2.0, "std": 0.5}),
-    ]
-)
-FIELDS = ("image", "depth", "segments", "caption", "boxes", "place", "price")
-GRIDS = ("image", "depth", "segments")
-
-
-def make(schema=SCHEMA, seed=0, **changes):
-    torch.manual_seed(seed)
-    coding = CODING | changes.pop("coding", {})
-    system = FourM(FourM.Config(**{**SMALL, **changes, "coding": coding}), schema, TOKENIZER).eval()
-    system.stage = MASKED
-    return system
-
-
-def rows(count=6, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    row = torch.arange(count)
-
-    def entries(values, mask=None):
-        return Entries(values, row, torch.zeros_like(row), mask)
-
-    def whole(high, *shape):
-        return torch.randint(0, high, (count, *shape), generator=generator)
-
-    numbers = torch.rand(count, 16, 16, 1, generator=generator)
-    texts = [TEXTS[int(k)] for k in whole(len(TEXTS))]
-    number = 1 + whole(4)
-    low = torch.rand(int(number.sum()), 2, generator=generator) * 0.5
-    item = torch.cat([torch.arange(int(n)) for n in number])
-    of = row.repeat_interleave(number)
-    things = torch.randint(0, 4, (len(of),), generator=generator)
-    fields = {
-        "image": entries(whole(256, 16, 16, 3).to(torch.uint8)),
-        "depth": entries(torch.cat([numbers, torch.ones_like(numbers)], -1)),
-        "segments": entries(whole(CLASSES + 1, 16, 16)),
-        "caption": entries(*TOKENIZER.encode(texts, 13)),
-        "boxes": Entries(torch.cat([low, low + 0.4], 1), of, item),
-        "things": Entries(things, of, item),
-        "place": entries(whole(3)),
-        "price": entries(torch.rand(count, generator=generator) + 1.5),
-    }
-    return Batch(fields, [str(k) for k in range(count)], row, seed=seed)
+from sensorium.types import Field, Schema, UserError
 
 
 def watched(system, batch):
@@ -94,14 +32,10 @@ def watched(system, batch):
     try:
         with torch.no_grad():
             seen["losses"] = system.losses(batch)
-            seen["chosen"] = system.chosen(batch)
+            seen["chosen"] = system.choice.draw(batch)
     finally:
         system.model.encode, system.model.decode = encode, decode
     return seen
-
-
-def texts_of(entries):
-    return [TOKENIZER.decode(v[m]) for v, m in zip(entries.values, entries.mask, strict=True)]
 
 
 # ---------------------------------------------------------------------- fields as tokens
@@ -195,7 +129,7 @@ def test_no_asked_token_reaches_the_decoder_but_by_what_stands_before_it(monkeyp
 def test_words_that_are_cut_out_are_not_read():
     system = make(gives=("caption",), pictures_alone=0.0)
     batch = rows(64)
-    read, asked, targets = system.chosen(batch)
+    read, asked, targets = system.choice.draw(batch)
     stream = FIELDS.index("caption")
     sentinel = system.tokens[stream].sentinel
     both = 0
@@ -213,7 +147,7 @@ def test_words_that_are_cut_out_are_not_read():
 
 def test_grids_are_read_and_asked_for_in_different_places():
     system = make(inputs=60, targets=60, pictures_alone=0.0)
-    read, asked, _ = system.chosen(rows(40))
+    read, asked, _ = system.choice.draw(rows(40))
     together = 0
     for row in range(40):
         for stream in range(3):
@@ -232,7 +166,7 @@ def test_budgets_are_met_exactly_where_rows_have_enough(inputs, targets, alone, 
     system = make(inputs=inputs, targets=targets, pictures_alone=alone, alpha=0.5)
     batch = dataclasses.replace(rows(12, seed), seed=seed)
     words = [tokens.read(batch) for tokens in system.tokens]
-    given_, wanted = system.counts(batch, words)
+    given_, wanted = system.choice.counts(batch, words)
     have = torch.stack([found.real.sum(1) for found in words], 1)
     sums = have.sum(1) + 16
     alone_ = (given_[:, :-1] == 0).all(1)
@@ -242,7 +176,7 @@ def test_budgets_are_met_exactly_where_rows_have_enough(inputs, targets, alone, 
     left = torch.where(is_sequence, have + 2, have - given_[:, :-1])
     assert (wanted <= left).all()
     assert torch.equal(wanted.sum(1), left.sum(1).clamp(max=targets))
-    read, asked, answers = system.chosen(batch)
+    read, asked, answers = system.choice.draw(batch)
     assert read.real.shape[1] <= inputs and asked.real.shape[1] <= targets
     for stream, tokens in enumerate(system.tokens):
         shown = ((read.stream == stream) & read.real).sum(1)
@@ -260,19 +194,19 @@ def test_in_a_share_of_the_rows_pictures_are_read_alone():
     batch = rows(600)
     for share in (0.0, 0.5, 1.0):
         system = make(pictures_alone=share)
-        read, _, _ = system.chosen(batch)
+        read, _, _ = system.choice.draw(batch)
         alone = ((read.stream == len(FIELDS)) | ~read.real).all(1)
         assert alone.float().mean() == pytest.approx(share, abs=0.12)
     there = torch.arange(600) % 2 == 0
     partly = batch.with_fields(image=batch["image"].keep(there))
-    read, _, _ = make(pictures_alone=1.0).chosen(partly)
+    read, _, _ = make(pictures_alone=1.0).choice.draw(partly)
     assert (read.stream[there][read.real[there]] == len(FIELDS)).all()
     assert (read.stream[~there][read.real[~there]] != len(FIELDS)).all()
     assert read.real[~there].any(1).all()
 
 
 def test_positions_of_sequences_count_what_is_there():
-    read, asked, _ = make(pictures_alone=0.0).chosen(rows(30))
+    read, asked, _ = make(pictures_alone=0.0).choice.draw(rows(30))
     for picked in (read, asked):
         for stream in (FIELDS.index("caption"), FIELDS.index("boxes")):
             for row in range(30):
@@ -285,7 +219,7 @@ def test_boxes_are_cut_out_whole():
     stream = FIELDS.index("boxes")
     tokens = system.tokens[stream]
     assert isinstance(tokens, BoxTokens)
-    read, _, _ = system.chosen(rows(60))
+    read, _, _ = system.choice.draw(rows(60))
     seen = set()
     for row in range(60):
         words = read.word[row][(read.stream[row] == stream) & read.real[row]].tolist()
@@ -299,7 +233,7 @@ def test_boxes_are_cut_out_whole():
 
 def test_fields_may_be_read_or_given_only():
     system = make(reads=("depth", "caption"), gives=("image", "boxes"))
-    read, asked, _ = system.chosen(rows(20))
+    read, asked, _ = system.choice.draw(rows(20))
     assert {system.words.names[s] for s in read.stream[read.real].tolist()} <= {"depth", "caption"}
     assert {system.words.names[s] for s in asked.stream[asked.real].tolist()} == {"image", "boxes"}
     assert set(watched(system, rows())["losses"]) == {"image", "boxes"}
@@ -338,7 +272,7 @@ def test_losses_are_means_over_the_asked_tokens_of_the_batch_divided_by_all_fiel
 
 def test_each_word_is_asked_for_by_the_one_before_it():
     system = make(gives=("caption",), reads=("image",), targets=30)
-    _, asked, targets = system.chosen(rows(10))
+    _, asked, targets = system.choice.draw(rows(10))
     tokens = system.tokens[1]
     words = tokens.read(rows(10))
     for row in range(10):  # nothing of it is read, so it is said as a whole between two sentinels
@@ -371,135 +305,6 @@ def test_tokenizers_learn_in_the_first_stage_and_never_again():
     sum(loss.value for loss in system.losses(batch).values()).backward()
     assert all(p.grad is None for p in system.tokens.parameters())
     assert all(p.grad is not None for p in system.model.parameters())
-
-
-# ---------------------------------------------------------------------- fields from others
-
-
-def test_what_is_said_depends_on_seed_and_row_alone():
-    system, batch = make(), rows(5)
-    shown = batch.only("depth", "place")
-    how = Filling(temperature=1.0, steps=4, seed=7)
-    one = system.chain(shown, ["caption", "image", "boxes"], how)
-    assert texts_of(one["caption"]) == texts_of(system.chain(shown, ["caption"], how)["caption"])
-    again = system.chain(shown, ["caption", "image", "boxes"], how)
-    other = system.chain(shown, ["caption", "image", "boxes"], how.model_copy(update={"seed": 8}))
-    for name, entries in one.items():
-        assert torch.equal(entries.values, again[name].values)
-    assert not torch.equal(one["image"].values, other["image"].values)
-    row = system.chain(shown.take(torch.tensor([3])), ["caption", "image"], how)
-    assert texts_of(row["caption"])[0] == texts_of(one["caption"])[3]
-    assert torch.equal(row["image"].values[0], one["image"].values[3])
-
-
-def test_tokens_that_are_kept_stay_and_nothing_else_of_the_field_is_read():
-    system, batch = make(), rows(5)
-    keep = torch.rand(5, 16, generator=torch.Generator().manual_seed(1)) < 0.5
-    codes = []
-    tokens = system.tokens[0]
-    tokens.restore, whole = lambda ids, real: codes.append(ids) or {}, tokens.restore
-    how = Filling(steps=3)
-    system.chain(batch, ["image"], how, {"image": keep})
-    first = tokens.read(batch).ids
-    assert torch.equal(codes[0][keep], first[keep])
-    assert (codes[0][~keep] != first[~keep]).any()
-    # what is not kept may be anything
-    pixels = keep.view(5, 4, 4).repeat_interleave(4, 1).repeat_interleave(4, 2)[..., None]
-    read = tokens.read
-    tokens.read = lambda b: read(b)._replace(ids=torch.where(keep, first, 0))
-    changed = torch.where(pixels, batch["image"].values, 0)
-    edited = batch.with_fields(image=dataclasses.replace(batch["image"], values=changed))
-    system.chain(edited, ["image"], how, {"image": keep})
-    assert torch.equal(codes[1], codes[0])
-    tokens.restore = whole
-
-
-def test_a_field_that_rows_have_is_given_back():
-    system, batch = make(), rows(6)
-    there = torch.tensor([True, False, True, True, False, True])
-    partly = batch.with_fields(caption=batch["caption"].keep(there))
-    told = system.reconstruct(partly, ["caption", "depth"])
-    texts, true = texts_of(told["caption"]), texts_of(batch["caption"])
-    assert [texts[row] for row in (0, 2, 3, 5)] == [true[row] for row in (0, 2, 3, 5)]
-    codes = system.tokens[1].read(batch).ids
-    assert torch.equal(told["depth"].values, system.tokens[1].tokenizer.decode(codes))
-    assert told["depth"].values.dtype == batch["depth"].values.dtype
-
-
-def test_fields_of_a_chain_are_read_for_those_after_them():
-    system, batch = make(), rows(4)
-    shown = batch.only("place")
-    how = Filling(steps=2)
-    seen = []
-    encode = system.model.encode
-    system.model.encode = lambda read, numbers: seen.append(read) or encode(read, numbers)
-    system.chain(shown, ["depth", "caption", "segments"], how)
-    streams = [set(read.stream[read.real].tolist()) for read in seen]
-    names = [{(*FIELDS, "patches")[s] for s in found} for found in streams]
-    assert names == [
-        {"place"},
-        {"place", "depth"},  # the first half of it
-        {"place", "depth"},
-        {"place", "depth", "caption"},
-        {"place", "depth", "caption", "segments"},
-    ]
-    assert int(((seen[1].stream == 1) & seen[1].real).sum()) == 4 * 8
-
-
-def test_a_picture_is_read_as_patches_alone():
-    system, batch = make(), rows(4)
-    seen = []
-    encode = system.model.encode
-    system.model.encode = lambda read, numbers: seen.append(read) or encode(read, numbers)
-    system.chain(batch.only("image"), ["caption"], Filling())
-    assert set(seen[0].stream[seen[0].real].tolist()) == {len(FIELDS)}
-
-
-def test_guidance_multiplies_what_a_field_changes(monkeypatch):
-    system, batch = make(), rows(4)
-    shown = batch.only("depth", "caption", "place")
-    scores, found = {}, []
-    choose = token_generation.choose_words
-    monkeypatch.setattr(
-        token_generation, "choose_words", lambda s, *a, **k: found.append(s) or choose(s, *a, **k)
-    )
-
-    def said(key, given, **how):
-        found.clear()
-        system.chain(given, ["segments"], Filling(steps=1, **how))
-        scores[key] = found[0]
-
-    said("all", shown)
-    said("one", shown, guidance={"caption": 1.0})
-    said("three", shown, guidance={"caption": 3.0})
-    said("none", shown, guidance={"caption": 0.0})
-    said("without", shown.without("caption"))
-    torch.testing.assert_close(scores["one"], scores["all"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(scores["none"], scores["without"], rtol=1e-4, atol=1e-5)
-    expected = scores["without"] + 3 * (scores["all"] - scores["without"])
-    torch.testing.assert_close(scores["three"], expected, rtol=1e-3, atol=1e-4)
-    said("both", shown, guidance={"caption": 2.0, "depth": -1.0})
-    said("caption", shown.without("depth"))
-    said("depth", shown.without("caption"))
-    said("neither", shown.without("caption", "depth"))
-    base = scores["neither"]
-    expected = base + 2 * (scores["caption"] - base) - (scores["depth"] - base)
-    torch.testing.assert_close(scores["both"], expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(UserError, match="guidance: 'captoin' is not read"):
-        system.chain(shown, ["segments"], Filling(guidance={"captoin": 2.0}))
-    with pytest.raises(UserError, match="does not predict 'segment'. Did you mean 'segments'"):
-        system.chain(shown, ["segment"], Filling())
-
-
-def test_rows_of_which_nothing_is_known_get_all():
-    system, batch = make(), rows(3)
-    told = system.chain(batch.only(), list(FIELDS), Filling(temperature=1.0, steps=3))
-    assert set(told) == {*FIELDS, "things"}
-    for name in ("image", "depth", "segments"):
-        assert told[name].values.shape == batch[name].values.shape
-    boxes = told["boxes"].values
-    assert (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 1
-    assert len(told["things"]) == len(boxes)
 
 
 # ---------------------------------------------------------------------- runs
@@ -611,7 +416,7 @@ def test_a_tokenizer_that_does_not_fit_is_named(tmp_path):
 
 
 def test_side_by_side_keeps_the_order_of_streams():
-    read, _, _ = make(pictures_alone=0.0).chosen(rows(20))
+    read, _, _ = make(pictures_alone=0.0).choice.draw(rows(20))
     for row in range(20):
         streams = read.stream[row][read.real[row]].tolist()
         assert streams == sorted(streams)

@@ -14,9 +14,10 @@ from sensorium.data import open_data
 from sensorium.modalities.base import get_modality
 from sensorium.modalities.image import ImageView
 from sensorium.modalities.maps import MapView
+from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.systems.base import Reconstructs, System, SystemConfig
 from sensorium.tasks import get_task
-from sensorium.tasks.metrics.fields import field_errors
+from sensorium.tasks.metrics.values import field_errors
 from sensorium.types import Card, Entries, Field, Schema, UserError
 
 IMAGE = Field(name="image", modality="image")
@@ -104,11 +105,6 @@ def test_a_class_that_never_occurs_is_left_out():
     metrics, skill = measured(KINDS, truth, truth)
     assert metrics["mIoU"] == 1.0
     assert np.isnan(skill).all()  # a constant is perfect, so that nothing is left to be explained
-
-
-def test_what_nothing_measures_is_named():
-    with pytest.raises(ValueError, match="of modality text"):
-        field_errors(Field(name="note", modality="text"))
 
 
 class Oracle(System):
@@ -218,7 +214,75 @@ def test_what_was_collated_can_be_shown(field):
     view = modality.View(size=16)
     decoded = modality.decode(raw, field, view)
     (value, *_), _ = modality.collate([decoded], field, view)
-    again = modality.uncollate(value, field)
+    again = modality.uncollate(value, field, view)
     assert np.array_equal(
         np.asarray(modality.show(again, field)), np.asarray(modality.show(decoded, field))
     )
+
+
+TOKENIZER = Tokenizer.train(["a red ball", "a blue box near a red ball"] * 5, 300)
+
+
+def columns_of(errors, told, truth):
+    errors.learn(truth)
+    columns = errors.errors(told, truth)
+    counts = np.isfinite(columns).all(1)
+    metrics = errors.metrics(columns[counts], np.arange(counts.sum()), 0)
+    return {name: metric.value for name, metric in metrics.items()}, errors.skill(columns[counts])
+
+
+def test_texts_by_the_tokens_that_both_have():
+    errors = field_errors(Field(name="note", modality="text"), TextView(tokenizer=TOKENIZER))
+    told, _ = TOKENIZER.encode(["red a ball ball", "a blue box near a red ball", "box"], 20)
+    true, _ = TOKENIZER.encode(["a red ball", "a blue box near a red ball", "red"], 30)
+    sizes = [len(TOKENIZER.encode([t], 20)[0][0]) - 2 for t in ("red a ball ball", "a red ball")]
+    metrics, skill = columns_of(errors, told, true)
+    words = [ids.tolist() for ids in (told[0], true[0])]
+    both = sum(min(words[0].count(w), words[1].count(w)) for w in {*words[1]} if w > 3)
+    assert metrics == {"F1": pytest.approx((2 * both / sum(sizes) + 1 + 0) / 3)}
+    assert 0 < 2 * both / sum(sizes) < 1
+    assert np.isnan(skill).all()
+
+
+def test_a_class_of_a_row_is_compared_with_the_most_frequent():
+    field = Field(name="kind", modality="category", fitted={"classes": ["a", "b", "c"]})
+    truth = torch.tensor([0, 0, 1, 2, 3])  # the last has a class that training rows lack
+    metrics, skill = columns_of(field_errors(field), torch.tensor([0, 1, 1, 2, 0]), truth)
+    assert metrics == {"accuracy": pytest.approx(3 / 4)}
+    # "a" for all would be wrong in two of four
+    assert skill == pytest.approx([1, 1 - 1 / 0.5, 1, 1])
+
+
+def test_a_number_of_a_row_in_its_unit():
+    field = Field(name="price", modality="number")
+    metrics, skill = columns_of(
+        field_errors(field), torch.tensor([1.0, 4.0, 3.0]), torch.tensor([1.0, 2.0, 6.0])
+    )
+    assert metrics == {"MAE": pytest.approx(5 / 3)}
+    variance = np.var([1, 2, 6])
+    assert skill == pytest.approx(1 - np.array([0, 4, 9]) / variance)
+
+
+def test_nothing_measures_boxes():
+    assert field_errors(Field(name="boxes", modality="boxes")) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "view", "raw", "cell"),
+    [
+        (Field(name="t", modality="text"), TextView(tokenizer=TOKENIZER), "a red box", "a red box"),
+        (Field(name="k", modality="category", fitted={"classes": ["a", "b"]}), None, "b", "b"),
+        (Field(name="n", modality="number"), None, 2.5, 2.5),
+        (Field(name="b", modality="boxes"), None, [0.25, 0.5, 0.75, 1.0], [0.25, 0.5, 0.75, 1.0]),
+        (
+            Field(name="b", modality="boxes", options={"format": "xywh"}),
+            None,
+            [0.25, 0.5, 0.5, 0.25],
+            [0.25, 0.5, 0.5, 0.25],
+        ),
+    ],
+)
+def test_what_was_collated_becomes_the_cell_it_was(field, view, raw, cell):
+    modality = get_modality(field.modality)
+    (value, *_), _ = modality.collate([modality.decode(raw, field, view)], field, view)
+    assert modality.as_cell(modality.uncollate(value, field, view), field) == cell

@@ -160,8 +160,16 @@ class Predictable(Modality):
     """A modality whose values systems can predict: there is a way back from a batch."""
 
     @abstractmethod
-    def uncollate(self, value: Tensor, field: Field) -> Any:
+    def uncollate(self, value: Tensor, field: Field, view: Any) -> Any:
         """The decoded value that one of the values of `collate` stands for, as `show` takes it."""
+
+    def as_cell(self, value: Any, field: Field) -> Any:
+        """A decoded value as it stands in a table, fit for JSON."""
+        return value
+
+
+class PredictableMedia(Predictable):
+    """Those whose values are files of their own."""
 
     @abstractmethod
     def as_file(self, value: Any, field: Field) -> tuple[str, bytes]:

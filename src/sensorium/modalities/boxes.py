@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, View, is_missing
+from sensorium.modalities.base import Modality, Predictable, View, is_missing
 from sensorium.modalities.cells import to_list
 from sensorium.types import BadValue, Field
 
@@ -78,7 +78,7 @@ class _Tuples(Modality):
         """Raise a `BadValue` if it does not look like one."""
 
 
-class Boxes(_Tuples):
+class Boxes(_Tuples, Predictable):
     """Boxes as shares of the picture's width and height: x1, y1, x2, y2 in [0, 1].
 
     Options: `format` is `xyxy` or `xywh` (left, top, width, height), `unit` `fraction` or `pixel`.
@@ -120,6 +120,18 @@ class Boxes(_Tuples):
     ) -> tuple[Float[Tensor, "entries 4"], None]:
         """The boxes."""
         return torch.from_numpy(np.stack(values)), None
+
+    def uncollate(
+        self, value: Float[Tensor, "4"], field: Field, view: Any
+    ) -> Float[np.ndarray, "4"]:
+        """The box."""
+        return value.float().cpu().numpy()
+
+    def as_cell(self, value: Float[np.ndarray, "4"], field: Field) -> list[float]:
+        """The four numbers, as the field has them in tables, but as shares of width and height."""
+        x1, y1, x2, y2 = map(float, value)
+        is_xywh = field.options.get("format") == "xywh"
+        return [x1, y1, x2 - x1, y2 - y1] if is_xywh else [x1, y1, x2, y2]
 
     def show(self, value: Any, field: Field) -> str:
         """The four numbers."""

@@ -21,7 +21,7 @@ from pydantic import Field as Setting
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.modalities.base import Predictable, View, is_missing
+from sensorium.modalities.base import PredictableMedia, View, is_missing
 from sensorium.modalities.media import checked, label, locate, share_of_files
 from sensorium.types import BadValue, Field
 
@@ -88,7 +88,7 @@ class Picture:
     height: int
 
 
-class Image(Predictable):
+class Image(PredictableMedia):
     """Files, bytes, `PIL` images and uint8 arrays (height, width, channels).
 
     Transparent parts are laid on white, 16-bit values are scaled to 8 bits by the range of their
@@ -150,7 +150,7 @@ class Image(Predictable):
         """The pictures side by side; channels last, as they are stored."""
         return torch.from_numpy(np.stack([value.pixels for value in values])), None
 
-    def uncollate(self, value: UInt8[Tensor, "size size 3"], field: Field) -> Picture:
+    def uncollate(self, value: UInt8[Tensor, "size size 3"], field: Field, view: Any) -> Picture:
         """The picture."""
         return Picture(value.cpu().numpy(), value.shape[1], value.shape[0])
 

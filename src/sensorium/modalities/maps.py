@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field as Setting
 from torch import Tensor
 
-from sensorium.modalities.base import Predictable, View, is_missing
+from sensorium.modalities.base import PredictableMedia, View, is_missing
 from sensorium.modalities.image import Fit, geometry
 from sensorium.modalities.map_pixels import (
     MAX_CLASS,
@@ -83,7 +83,7 @@ class Map:
     height: int
 
 
-class Maps(Predictable):
+class Maps(PredictableMedia):
     """Pictures of 8, 16 or 32 bits, float TIFF and PFM, `.npy`, and arrays.
 
     Arrays are (height, width) or (height, width, channels). Options:
@@ -219,7 +219,10 @@ class Maps(Predictable):
         return torch.cat([torch.where(valid, scaled, 0.0), valid.float()], -1), None
 
     def uncollate(
-        self, value: Float[Tensor, "size size numbers"] | Int[Tensor, "size size"], field: Field
+        self,
+        value: Float[Tensor, "size size numbers"] | Int[Tensor, "size size"],
+        field: Field,
+        view: Any,
     ) -> Map:
         """The map, in its own unit."""
         if is_classes(field):

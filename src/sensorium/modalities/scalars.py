@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sensorium.modalities.base import LANGUAGES, Modality, is_missing
+from sensorium.modalities.base import LANGUAGES, Modality, Predictable, is_missing
 from sensorium.modalities.cells import is_number, to_class, to_list, to_number
 from sensorium.types import BadValue, Field
 from sensorium.types.names import did_you_mean
@@ -81,7 +81,7 @@ class _Classes(Modality):
         return code
 
 
-class Category(_Classes):
+class Category(_Classes, Predictable):
     """One of several classes; a list in a cell gives one class for each entry it is `of`.
 
     Option `classes`: their names in the order of the codes; else those of training rows, sorted.
@@ -124,6 +124,15 @@ class Category(_Classes):
     ) -> tuple[Int[Tensor, "entries"], None]:
         """Codes."""
         return torch.tensor(values, dtype=torch.long), None
+
+    def uncollate(self, value: Int[Tensor, ""], field: Field, view: Any) -> Code:
+        """The code."""
+        return Code(int(value))
+
+    def as_cell(self, value: Code, field: Field) -> str | None:
+        """The name of the class; nothing for one that no training row has."""
+        names = class_names(field)
+        return names[value] if value < len(names) else None
 
     def show(self, value: Any, field: Field) -> str:
         """The name of a class."""
@@ -196,7 +205,7 @@ class Categories(_Classes):
         return ", ".join(self._names(value, field))
 
 
-class Number(Modality):
+class Number(Predictable):
     """A number, as it is; systems find the mean and the spread of training rows in `fitted`.
 
     Option `decimal`: `,` if text has the decimal comma.
@@ -236,6 +245,10 @@ class Number(Modality):
     ) -> tuple[Float[Tensor, "entries"], None]:
         """Numbers."""
         return torch.tensor(values, dtype=torch.float32), None
+
+    def uncollate(self, value: Float[Tensor, ""], field: Field, view: Any) -> float:
+        """The number."""
+        return float(value)
 
     def show(self, value: Any, field: Field) -> str:
         """The number, with four digits if it is a fraction."""

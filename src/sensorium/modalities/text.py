@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from sensorium.modalities.base import LANGUAGES, Modality, View
+from sensorium.modalities.base import LANGUAGES, Predictable, View
 from sensorium.modalities.media import checked, share_of_files
 from sensorium.types import BadValue, Field, UserError
 
@@ -294,7 +294,7 @@ class TextView(View):
     max_tokens: int = 64
 
 
-class Text(Modality):
+class Text(Predictable):
     """Strings, UTF-8 bytes, or files of type .txt and .md.
 
     What follows the first 100,000 characters of a text is dropped. NUL characters and halves of
@@ -345,6 +345,12 @@ class Text(Modality):
         if view.tokenizer is None:
             raise ValueError(f"the view of text field '{field.name}' has no tokenizer")
         return view.tokenizer.encode(values, view.max_tokens)
+
+    def uncollate(self, value: Int[Tensor, "length"], field: Field, view: TextView) -> str:
+        """What the ids say."""
+        if view.tokenizer is None:
+            raise ValueError(f"the view of text field '{field.name}' has no tokenizer")
+        return view.tokenizer.decode(value)
 
     def show(self, value: Any, field: Field) -> str:
         """The text itself."""

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from sensorium.data import Data
+from sensorium.modalities.base import PredictableMedia, get_modality
 from sensorium.report.pictures import Shown, show_rows
+from sensorium.types import Field
 
 _READ = ("input", "query", "target", "question")
 
@@ -194,7 +196,7 @@ def _predicted_rows(data: Data, found: Sequence[Mapping[str, Any]]) -> list[Pred
             fields,
             [("the row", [true[name][entry["row"]] for name in fields])]
             + [
-                (f"from {given}", [_said(said.get(name)) for name in fields])
+                (f"from {given}", [_said(said.get(name), data.schema[name]) for name in fields])
                 for given, said in entry["reconstructed"].items()
             ],
         )
@@ -202,5 +204,8 @@ def _predicted_rows(data: Data, found: Sequence[Mapping[str, Any]]) -> list[Pred
     ]
 
 
-def _said(picture: str | None) -> list[Shown]:
-    return [Shown(picture=picture)] if picture else [Shown()]
+def _said(told: str | None, field: Field) -> list[Shown]:
+    if told is None:
+        return [Shown()]
+    is_picture = isinstance(get_modality(field.modality), PredictableMedia)
+    return [Shown(picture=told) if is_picture else Shown(text=told)]

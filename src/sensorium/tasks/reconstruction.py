@@ -18,8 +18,9 @@ from sensorium.systems.base import Reconstructs, System
 from sensorium.tasks.base import Evaluation, Reader, Task
 from sensorium.tasks.intervals import Metric, bootstrap_mean
 from sensorium.tasks.metrics import Scores
-from sensorium.tasks.metrics.fields import FieldErrors, field_errors
-from sensorium.types import Batch, Entries, Field, Schema, UserError
+from sensorium.tasks.metrics.fields import FieldErrors
+from sensorium.tasks.metrics.values import field_errors
+from sensorium.types import Batch, Entries, Schema, UserError
 
 NUM_EXAMPLES = 3
 MOST_PAIRED = 6
@@ -67,8 +68,9 @@ class Reconstruction(Task):
                 f"system '{system.name}' predicts no fields, which {self.name} asks for"
             )
         reader = Reader(system, data, batch_size, cache)
-        sources, wanted = system.sources, system.reconstructed
-        measures = {name: field_errors(data.schema[name]) for name in wanted}
+        sources = system.sources
+        measures = _measures(system, reader)
+        wanted = tuple(measures)
         sets: list[tuple[str, ...]] = [(name,) for name in sources]
         sets += list(combinations(sources, 2)) if len(sources) <= MOST_PAIRED else []
         is_alone = sources == wanted and len(wanted) == 1  # then the field is predicted from itself
@@ -98,7 +100,8 @@ class Reconstruction(Task):
                     found.setdefault(key, []).append(measures[name].errors(told, true.values))
                     asked.setdefault(key, []).append(kept.index[true.row].cpu().numpy())
                 if len(given) == 1:
-                    _note(examples, kept, given[0], said, data.schema)
+                    told_alone = {name: said[name] for name in targets}
+                    _note(examples, kept, given[0], told_alone, reader)
         if not found:
             raise UserError(
                 f"no row to be scored has two of the fields that '{system.name}' reads and predicts: "
@@ -116,6 +119,15 @@ class Reconstruction(Task):
             examples=examples,
             faults=tuple(reader.faults),
         )
+
+
+def _measures(system: Reconstructs, reader: Reader) -> dict[str, FieldErrors]:
+    """What measures each field that can be predicted, of those that something measures."""
+    found = {
+        name: field_errors(reader.data.schema[name], reader.views[name])
+        for name in system.reconstructed
+    }
+    return {name: errors for name, errors in found.items() if errors is not None}
 
 
 def _only(batch: Batch, name: str) -> Entries | None:
@@ -137,6 +149,8 @@ def _scores(
         given, _, name = key.partition("->")
         errors, at = np.concatenate(parts), np.concatenate(asked[key])
         counts = np.isfinite(errors).all(1)
+        if not counts.any():
+            continue
         errors, clusters = errors[counts], data.groups(at[counts])
         skill = measures[name].skill(errors)
         own = measures[name].metrics(errors, clusters, seed)
@@ -169,9 +183,9 @@ def _note(
     batch: Batch,
     source: str,
     said: dict[str, Entries],
-    schema: Schema,
+    reader: Reader,
 ) -> None:
-    """What is said of the first rows, as pictures in text."""
+    """What is said of the first rows: texts, and pictures as addresses that hold all of them."""
     for place, row in enumerate(batch.index.tolist()[:NUM_EXAMPLES]):
         known = {example["row"]: example for example in examples}
         if row not in known:
@@ -181,13 +195,15 @@ def _note(
             examples.append(known[row])
         of_source = known[row]["reconstructed"].setdefault(source, {})
         for name, entries in said.items():
-            of_source[name] = _as_text(entries.values[place], schema[name])
+            of_source[name] = _as_text(entries.values[place], name, reader)
 
 
-def _as_text(value: Tensor, field: Field) -> str:
-    """A picture of it, as an address that holds all of it."""
+def _as_text(value: Tensor, name: str, reader: Reader) -> str:
+    field = reader.data.schema[name]
     modality = cast(Predictable, get_modality(field.modality))
-    shown = modality.show(modality.uncollate(value, field), field)
+    shown = modality.show(modality.uncollate(value, field, reader.views[name]), field)
+    if isinstance(shown, str):
+        return shown
     file = io.BytesIO()
     cast(PIL.Image.Image, shown).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

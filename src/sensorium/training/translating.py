@@ -6,18 +6,18 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from sensorium.data import Data
-from sensorium.modalities.base import Predictable, get_modality
+from sensorium.modalities.base import Predictable, PredictableMedia, get_modality
 from sensorium.systems.base import Reconstructs
 from sensorium.tasks.base import Reader
 from sensorium.training.files import write_aside
 from sensorium.training.folder import RunFolder
 from sensorium.training.run import Run
-from sensorium.types import UserError
+from sensorium.types import Entries, Field, UserError
 from sensorium.types.names import did_you_mean
 
 ROWS_AT_ONCE = 64
@@ -32,7 +32,7 @@ def translate(
     given: Sequence[str] = (),
     wanted: Sequence[str] = (),
 ) -> int:
-    """Predict fields, and write them into a folder: a file for each, and a table that names them.
+    """Predict fields, and write them into a folder: a table, and a file for each picture or map.
 
     The table, `rows.jsonl`, can be opened as data. Rows that have none of the given fields are left out.
 
@@ -72,7 +72,8 @@ def translate(
     reader = Reader(system, rows, ROWS_AT_ONCE, None)
     folder = Path(out)
     for name in told:
-        RunFolder(folder / name).create()
+        if isinstance(get_modality(run.schema[name].modality), PredictableMedia):
+            RunFolder(folder / name).create()
     lines = []
     for batch in reader.batches(rows.rows("all")):
         there = torch.stack([batch.present(name) for name in read]).any(0)
@@ -81,16 +82,33 @@ def translate(
             continue
         with reader.asking():
             said = system.reconstruct(kept.without(*(n for n in kept if n not in read)), told)
-        for place, (key, index) in enumerate(zip(kept.keys, kept.index.tolist(), strict=True)):
-            line = {"key": key}
-            for name in told:
-                field = run.schema[name]
-                modality = cast(Predictable, get_modality(field.modality))
-                value = modality.uncollate(said[name].values[place], field)
-                suffix, content = modality.as_file(value, field)
-                line[name] = f"{name}/{index:06d}{suffix}"
-                write_aside(folder / line[name], partial(Path.write_bytes, data=content))
-            lines.append(json.dumps(line, ensure_ascii=False))
+        table = [{"key": key} for key in kept.keys]
+        for name, entries in said.items():
+            cells = _cells(entries, run.schema[name], reader, folder, kept.index.tolist())
+            for place, cell in cells.items():
+                table[place][name] = cell
+        lines += [json.dumps(line, ensure_ascii=False) for line in table]
     text = "\n".join(lines) + "\n"
     write_aside(folder / TABLE, lambda aside: aside.write_text(text, encoding="utf-8"))
     return len(lines)
+
+
+def _cells(
+    entries: Entries, field: Field, reader: Reader, folder: Path, index: Sequence[int]
+) -> dict[int, Any]:
+    """What stands in the table, by row; media are written as files, which it names."""
+    modality = cast(Predictable, get_modality(field.modality))
+    # boxes of a row, and what they have, are lists
+    is_list = "boxes" in (field.modality, field.of and reader.data.schema[field.of].modality)
+    cells: dict[int, Any] = {}
+    for place, tensor in zip(entries.row.tolist(), entries.values, strict=True):
+        value = modality.uncollate(tensor, field, reader.views[field.name])
+        if isinstance(modality, PredictableMedia):
+            suffix, content = modality.as_file(value, field)
+            cells[place] = f"{field.name}/{index[place]:06d}{suffix}"
+            write_aside(folder / cells[place], partial(Path.write_bytes, data=content))
+        elif is_list:
+            cells.setdefault(place, []).append(modality.as_cell(value, field))
+        else:
+            cells[place] = modality.as_cell(value, field)
+    return cells

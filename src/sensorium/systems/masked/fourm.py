@@ -33,47 +33,42 @@ Differs from the paper, beside the size:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self, cast
 
-import torch
-from jaxtyping import Bool, Int
 from pydantic import Field as Setting
-from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.modalities.base import View
 from sensorium.modalities.text import Tokenizer
 from sensorium.nn.encoders import ByField
 from sensorium.nn.encoders.image import Pixels
-from sensorium.nn.patches import to_patches
 from sensorium.nn.quantizers import Summed
-from sensorium.nn.token_generation import Filler, Filling, Guided
-from sensorium.nn.token_streams import AnyToAny, PatchStream, Picked, WordStream, side_by_side
-from sensorium.objectives.budgets import token_counts
-from sensorium.objectives.spans import draw_spans
+from sensorium.nn.token_generation import Filling
+from sensorium.nn.token_streams import AnyToAny, PatchStream, WordStream
 from sensorium.systems.base import System, SystemConfig, register
 from sensorium.systems.baselines.patch_tokenizer import PatchTokenizer
+from sensorium.systems.masked.fourm_chains import Chains, Kept
 from sensorium.systems.masked.fourm_codes import Coding
+from sensorium.systems.masked.fourm_sequences import BoxTokens, TextTokens
+from sensorium.systems.masked.fourm_streams import (
+    GRIDS,
+    READABLE,
+    READS,
+    Choice,
+    Streams,
+    chosen,
+    readable,
+)
 from sensorium.systems.masked.fourm_tokens import (
-    BoxTokens,
     CategoryTokens,
     FieldTokens,
     GridTokens,
     NumberTokens,
-    SequenceTokens,
-    TextTokens,
-    Words,
 )
-from sensorium.types import Batch, Card, Draw, Entries, Field, Loss, Schema, Stage, UserError
-from sensorium.types.names import did_you_mean
+from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
 
-READS = ("input", "query", "target")
-GRIDS = ("image", "maps")
-READABLE = (*GRIDS, "text", "boxes", "category", "number")
 TOKENIZE, MASKED = "tokenize", "masked"
-ONLY = 1000.0
-"""The concentration of pictures that are read alone: of several, about as much of each."""
 
 
 @register("fourm")
@@ -151,17 +146,28 @@ class FourM(System):
         c = config
         self.check(schema)
         known = readable(schema)
-        self.sources = self._named(known, c.reads)
-        self.reconstructed = self._named(known, c.gives)
-        self._named([field for field in known if field.modality in GRIDS], tuple(c.codes))
+        self.sources = chosen(known, c.reads)
+        self.reconstructed = chosen(known, c.gives)
+        chosen([field for field in known if field.modality in GRIDS], list(c.codes))
         fields = [f for f in known if f.name in {*self.sources, *self.reconstructed}]
         self.tokens = ByField(fields, map(self._tokens, fields))
         self.words = ByField(fields, [self._words(tokens) for tokens in self._each()])
         pictures = [f for f in fields if f.modality == "image" and f.name in self.sources]
         self.pixels = Pixels()
-        self.patches = ByField(pictures, [self._patches(self._of(f.name)) for f in pictures])
+        self.streams = Streams(self._each(), tuple(f.name for f in pictures), self.pixels)
+        self.patches = ByField(pictures, [self._patches(self.streams.of(f.name)) for f in pictures])
         streams = cast(list[WordStream | PatchStream], [*self.words, *self.patches])
         self.model = AnyToAny(streams, c.width, c.depth, c.heads)
+        self.choice = Choice(
+            self.streams,
+            self.sources,
+            self.reconstructed,
+            c.inputs,
+            c.targets,
+            c.alpha,
+            c.pictures_alone,
+        )
+        self.chains = Chains(self.streams, self.model, self.sources, self.reconstructed)
 
     @classmethod
     def check(cls, schema: Schema) -> None:
@@ -172,14 +178,6 @@ class FourM(System):
                 f"fourm needs a field of modality {', '.join(READABLE)} with a role it reads "
                 f"({', '.join(READS)}). Fields: {names}"
             )
-
-    @staticmethod
-    def _named(fields: Sequence[Field], names: Sequence[str]) -> tuple[str, ...]:
-        known = [field.name for field in fields]
-        for name in names:
-            if name not in known:
-                raise UserError(f"fourm: no field '{name}' to be read. {did_you_mean(name, known)}")
-        return tuple(names) or tuple(known)
 
     def _tokens(self, field: Field) -> FieldTokens:
         c = self.config
@@ -254,8 +252,8 @@ class FourM(System):
                 for grid in self._learning
                 for name, loss in grid.tokenizer.losses(batch).items()
             }
-        read, asked, wanted = self.chosen(batch)
-        context = self.model.encode(read, self._numbers(batch))
+        read, asked, wanted = self.choice.draw(batch)
+        context = self.model.encode(read, self.streams.numbers(batch))
         states = self.model.decode(asked, context, read.real)
         losses = {}
         for stream, name in enumerate(self.words.names):
@@ -272,83 +270,6 @@ class FourM(System):
             for grid in self._learning:
                 grid.tokenizer.after_step(summed)
 
-    # ------------------------------------------------------------------ which tokens
-
-    def chosen(self, batch: Batch) -> tuple[Picked, Picked, Int[Tensor, "batch targets"]]:
-        """The tokens of each row that are read, those that are asked for, and what these are."""
-        words = [tokens.read(batch) for tokens in self._each()]
-        given, wanted = self.counts(batch, words)
-        read, asked, answers = [], [], []
-        for stream, (tokens, found) in enumerate(zip(self._each(), words, strict=True)):
-            draw = named(batch.uniform, tokens.field.name)
-            most = given[:, stream], wanted[:, stream]
-            if isinstance(tokens, SequenceTokens):
-                cut = draw_spans(found.ids, found.real, draw, tokens.sentinel, *most, found.chunks)
-                read.append(Picked.of(stream, cut.read, cut.read_mask))
-                # each word is asked for by the one before it, so the first is given
-                asked.append(Picked.of(stream, cut.said[:, :-1], cut.said_mask[:, 1:]))
-                answers.append(asked[-1]._replace(word=cut.said[:, 1:]))
-                continue
-            rank = draw("places", tokens.length).argsort(1).argsort(1)
-            shown = rank < most[0][:, None]
-            hidden = ~shown & (rank < (most[0] + most[1])[:, None])
-            read.append(Picked.of(stream, found.ids, shown & found.real))
-            asked.append(Picked.of(stream, found.ids, hidden & found.real))
-            answers.append(asked[-1])
-        for number, field in enumerate(self.patches.fields, len(words)):
-            rank = batch.uniform(f"{field.name}, patches", self._of(field.name).length)
-            shown = rank.argsort(1).argsort(1) < given[:, number, None]
-            read.append(Picked.of(number, torch.zeros_like(shown, dtype=torch.long), shown))
-        c = self.config
-        targets = side_by_side(answers, c.targets).word
-        return side_by_side(read, c.inputs), side_by_side(asked, c.targets), targets
-
-    def counts(
-        self, batch: Batch, words: Sequence[Words]
-    ) -> tuple[Int[Tensor, "batch streams"], Int[Tensor, "batch fields"]]:
-        """How many tokens of each stream are read, and how many of each field are asked for."""
-        c, names, draw = self.config, self.words.names, batch.uniform
-        present = torch.stack([found.real.any(1) for found in words], 1)
-        pictures = (
-            torch.stack([batch.present(name) for name in self.patches.names], 1)
-            if (self.patches.names)
-            else present[:, :0]
-        )
-        alone = pictures.any(1) & (draw("pictures alone", 1)[:, 0] < c.pictures_alone)
-        read, given = (
-            present & torch.tensor([n in some for n in names], device=present.device)
-            for some in (self.sources, self.reconstructed)
-        )
-        alpha = torch.full_like(alone, c.alpha, dtype=torch.float32)
-        have = torch.stack([found.real.sum(1) for found in words], 1)
-        patches = [self._of(name).length for name in self.patches.names]
-        shown = token_counts(
-            named(draw, "read"),
-            alpha.masked_fill(alone, ONLY),
-            torch.cat([read & ~alone[:, None], pictures], 1),
-            c.inputs,
-            torch.cat([have, have.new_tensor(patches).expand(batch.size, -1)], 1),
-        )
-        is_sequence = have.new_tensor([tokens.is_sequence for tokens in self._each()]).bool()
-        # a sequence that is cut apart is at most two sentinels longer, whatever was cut out
-        left = torch.where(is_sequence, have + 2, have - shown[:, : len(words)])
-        return shown, token_counts(named(draw, "asked"), alpha, given, c.targets, left)
-
-    def _numbers(self, batch: Batch) -> dict[int, Tensor]:
-        """What stands in the patches of pictures."""
-        numbers = {}
-        for stream, field in enumerate(self.patches.fields, len(self.words)):
-            grid = cast(GridTokens, self._of(field.name)).tokenizer.patches
-            if field.name in batch:
-                values, _ = batch[field.name].first(batch.size)
-                colours = self.pixels(values).permute(0, 2, 3, 1)
-                numbers[stream] = to_patches(colours, grid.patch)
-            else:
-                numbers[stream] = self.pixels.scale.new_zeros(
-                    batch.size, grid.side**2, 3 * grid.patch**2
-                )
-        return numbers
-
     # ------------------------------------------------------------------ what it can be asked
 
     def reconstruct(self, batch: Batch, fields: Sequence[str]) -> dict[str, Entries]:
@@ -358,13 +279,8 @@ class FourM(System):
             found |= self.chain(batch, [name], self.config.filling)
         return found
 
-    @torch.no_grad()
     def chain(
-        self,
-        batch: Batch,
-        fields: Sequence[str],
-        how: Filling,
-        keep: Mapping[str, Bool[Tensor, "batch length"]] | None = None,
+        self, batch: Batch, fields: Sequence[str], how: Filling, keep: Kept | None = None
     ) -> dict[str, Entries]:
         """Fields one after another, each from all that rows have and from those before it.
 
@@ -377,63 +293,12 @@ class FourM(System):
         Raises:
             UserError: it does not predict one of them, or does not read what it is to be guided by.
         """
-        for name in fields:
-            if name not in self.reconstructed:
-                raise UserError(
-                    f"fourm does not predict '{name}'. {did_you_mean(name, self.reconstructed)}"
-                )
-        keep = keep or {}
-        read, known = self._known(batch, keep)
-        draw = Batch({}, batch.keys, batch.index, how.seed).uniform
-        guided = self._guided(how)
-        filler = Filler(self.model, read, self._numbers(batch), how, guided, draw)
-        found: dict[str, Entries] = {}
-        for name in fields:
-            stream, tokens = self.words.names.index(name), self._of(name)
-            made = tokens.filled(filler, stream, known[stream])
-            # what is not read, such as codes beside patches, is known as well
-            real = made.real | known[stream]
-            known[stream] = real
-            found |= tokens.restore(made.word, real)
-        return found
-
-    def _known(
-        self, batch: Batch, keep: Mapping[str, Tensor]
-    ) -> tuple[list[Picked], list[Bool[Tensor, "batch length"]]]:
-        """What is read of each stream, and what is known of each field."""
-        read, known = [], []
-        for stream, tokens in enumerate(self._each()):
-            name, words = tokens.field.name, tokens.read(batch)
-            known.append(words.real & keep.get(name, words.real))
-            # a picture is read as patches, unless these show what is not to be kept
-            as_codes = name in keep or name not in self.patches.names
-            shown = known[-1] & (as_codes and name in (*self.sources, *keep))
-            read.append(Picked.of(stream, words.ids, shown))
-        for stream, name in enumerate(self.patches.names, len(read)):
-            there = batch.present(name)[:, None].expand(-1, self._of(name).length)
-            nothing = torch.zeros_like(there, dtype=torch.long)
-            read.append(Picked.of(stream, nothing, there & (name not in keep)))
-        return read, known
-
-    def _guided(self, how: Filling) -> Guided:
-        names = [*self.words.names, *self.patches.names]
-        for name in how.guidance:
-            if name not in self.sources:
-                raise UserError(
-                    f"guidance: '{name}' is not read. {did_you_mean(name, self.sources)}"
-                )
-        return [
-            (frozenset(s for s, other in enumerate(names) if other == name), weight)
-            for name, weight in how.guidance.items()
-        ]
+        return self.chains.say(batch, fields, how, keep or {})
 
     # ------------------------------------------------------------------ parts
 
     def _each(self) -> Sequence[FieldTokens]:
         return cast(list[FieldTokens], list(self.tokens))
-
-    def _of(self, name: str) -> FieldTokens:
-        return cast(FieldTokens, self.tokens[self.tokens.names.index(name)])
 
     @property
     def _grids(self) -> list[GridTokens]:
@@ -443,15 +308,3 @@ class FourM(System):
     def _learning(self) -> list[GridTokens]:
         """Tokenizers that are learned in the first stage: of no other run, nor of the run it starts from."""
         return [grid for grid in self._grids if grid.coding is None and not grid.is_settled]
-
-
-def readable(schema: Schema) -> list[Field]:
-    """The fields of which it makes tokens; classes of boxes belong to their boxes."""
-    fields = schema.find(role=READS, modality=READABLE)
-    boxes = {field.name for field in schema.find(modality="boxes")}
-    return [field for field in fields if field.of not in boxes]
-
-
-def named(draw: Draw, what: str) -> Draw:
-    """The same draws for another purpose."""
-    return lambda purpose, count: draw(f"{what}, {purpose}", count)

@@ -1,4 +1,4 @@
-"""How near a predicted field is to the true one: pictures, maps of numbers, maps of classes.
+"""How near a predicted grid is to the true one: pictures, maps of numbers, maps of classes.
 
 Each has metrics of its own, and `skill`, by which fields can be compared: the share that is explained of
 what the best constant field leaves open. 1 is perfect, 0 as good as the constant.
@@ -14,7 +14,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.modalities.map_pixels import is_classes
 from sensorium.modalities.maps import class_numbers, value_range
 from sensorium.tasks.intervals import Metric, bootstrap, bootstrap_mean, ratio, summable
 from sensorium.types import Field
@@ -194,19 +193,6 @@ class ClassErrors(FieldErrors):
         assert self._often is not None
         wrong = 1 - float(self._often.amax(-1).sum() / self._often.sum())
         return 1 - ratio(1 - errors[:, 0], np.array(wrong))
-
-
-def field_errors(field: Field) -> FieldErrors:
-    """What measures a field.
-
-    Raises:
-        ValueError: nothing does, for its modality.
-    """
-    if field.modality == "image":
-        return PictureErrors(field)
-    if field.modality == "maps":
-        return ClassErrors(field) if is_classes(field) else NumberErrors(field)
-    raise ValueError(f"nothing says how near a field of modality {field.modality} is to another")
 
 
 class _Moments:
