@@ -122,3 +122,18 @@ def test_they_are_read_into_batches():
         ground = values[..., 0].flatten(1).mode(1).values.numpy()
         commonest = [np.bincount((w * top).astype(int).ravel()).argmax() / top for w in whole]
         assert np.allclose(ground, commonest, atol=1e-4)
+
+
+def test_aligned_rows_tell_of_one_scene_in_all_their_fields():
+    plain, maps, rows = (view(name, objects="1-3") for name in ("scenes", "maps", "aligned"))
+    for index in (0, 7, 20_500):
+        row = rows[index]
+        for name in ("image", "depth", "segments", "caption"):
+            assert np.array_equal(row[name], maps[index][name])
+        assert np.array_equal(row["boxes"], plain[index]["boxes"])
+        assert len(row["boxes"]) == len(row["objects"]) == len(rows.scene(index).things)
+        for x1, y1, x2, y2 in np.array(row["boxes"]) * 64:
+            assert (row["segments"][int(y1) : int(y2), int(x1) : int(x2)] > 0).any()
+    schema = sm.open("playground:aligned").schema
+    read = [field.name for field in schema if field.role in ("query", "target", "input")]
+    assert read == ["image", "depth", "segments", "caption", "boxes", "things"]

@@ -11,7 +11,7 @@ from sensorium.playground.dialogues import Dialogues
 from sensorium.playground.graphs import Graphs
 from sensorium.playground.known import Known
 from sensorium.playground.majority import Majority
-from sensorium.playground.maps import Layers, Maps
+from sensorium.playground.maps import Aligned, Layers, Maps
 from sensorium.playground.options import PlaygroundError
 from sensorium.playground.presence import Presence
 from sensorium.playground.questions import Questions
@@ -39,6 +39,7 @@ _VIEWS: dict[str, type[GeneratedView]] = {
         Videos,
         Maps,
         Layers,
+        Aligned,
         Dialogues,
         Albums,
         Presence,

@@ -142,6 +142,34 @@ class Layers(Maps):
         return super()._row(split, number) | {"label": str(things)}
 
 
+class Aligned(Maps):
+    """Scenes with all that can be told of them: what each field says of the others.
+
+    Columns: those of `maps`, and boxes, one for each thing. Picture, depth, segments, caption, boxes and
+    the names of things may be read, infrared and the label not. Of the distance of the ground nothing but
+    depth tells.
+    """
+
+    name = "aligned"
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        """The schema."""
+        roles = {"infrared": "ignore", "segments": "input", "label": "ignore"}
+        fields = [
+            field | ({"role": roles[field["name"]]} if field["name"] in roles else {})
+            for field in super().fields
+        ]
+        return [
+            *fields,
+            {"name": "boxes", "modality": "boxes", "of": "image"},
+            {"name": "things", "modality": "category", "of": "boxes", "column": "objects"},
+        ]
+
+    def _row(self, split: str, number: int) -> Row:
+        return super()._row(split, number) | {"boxes": self._scene(split, number).boxes()}
+
+
 def _maps(
     scene: Scene, ground: Ground
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]:
