@@ -29,6 +29,8 @@ ALL = (
     "matrix_rate",
     "infonce",
     "look_m",
+    "tokenizing",
+    "masked_step",
     "decoding",
     "searching",
     "indexing",

@@ -38,6 +38,7 @@ OPTIONS = {
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
     "translate": {"--from", "--to", "--out", "--device"},
+    "tokenize": {"--device", "--cache"},
     "index": {
         "--into", "--key", "--delete", "--prune", "--graph-from", "--device", "--no-samples",
         "--json",

@@ -64,6 +64,7 @@ for command in (
     one.predict,
     one.embed,
     one.translate,
+    one.tokenize,
     search.index,
     search.search,
     talk.generate,

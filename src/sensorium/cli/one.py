@@ -262,6 +262,31 @@ def translate(
     show(f"Wrote {out / TABLE}: {plural(number, 'row')}")
 
 
+def tokenize(
+    run: RunArgument, data: DataArgument, device: DeviceOption = None, cache: CacheOption = None
+) -> None:
+    """Make the codes of pictures or maps once, for all runs that read them.
+
+    RUN is one of patch-tokenizer. The codes are kept in its folder; what is known already is not made
+    again. A run of fourm whose setting `codes` names RUN takes them from there, if it does not change
+    pictures at random.
+
+    Example: sensorium tokenize runs/codes-of-image products/
+    """
+    from sensorium.data import MediaCache
+    from sensorium.training.run import default_cache, load
+    from sensorium.training.tokenizing import tokenize as tokenize_rows
+
+    media = MediaCache(cache or default_cache())
+    found = tokenize_rows(load(run, _name(device)), data, cache=media)
+    show(
+        f"{found.contents:,} different values of '{found.field}', of which codes were made of "
+        f"{found.made:,}. They are kept in {run}"
+    )
+    where = f"--set codes.{found.field}={shlex.quote(str(run))} --set training.augment=false"
+    next_steps(("Train on them.", f"sensorium train fourm --data {shlex.quote(data)} {where}"))
+
+
 def _name(device: Device | None) -> str | None:
     return device.value if device else None
 

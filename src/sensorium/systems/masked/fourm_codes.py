@@ -1,20 +1,18 @@
-"""Tokenizers that were learned in runs of their own, and marks by which they are told apart."""
+"""Tokenizers that were learned in runs of their own."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
 from sensorium.modalities.map_pixels import channels_of, is_classes
 from sensorium.modalities.maps import class_numbers, value_range
 from sensorium.systems.base import choose_field
+from sensorium.systems.baselines.known_codes import FILE, KnownCodes, mark
 from sensorium.systems.baselines.patch_tokenizer import GRIDS, PatchTokenizer
 from sensorium.types import Field, Schema, UserError
 from sensorium.types.plain_yaml import read_yaml
@@ -59,6 +57,23 @@ class Coding(BaseModel):
             )
         return weights
 
+    def known(self) -> KnownCodes | None:
+        """What it has read before, if that was kept (`sensorium tokenize`).
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = Path(self.run) / FILE
+        try:
+            return KnownCodes.of(load_file(path), self.mark) if path.exists() else None
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{path} cannot be read: {error}; remove it, and tokenize anew"
+            ) from None
+
     def check(self, field: Field) -> Self:
         """Itself, if its codes mean the same of a field.
 
@@ -75,21 +90,6 @@ class Coding(BaseModel):
                     "options of the field in the schema"
                 )
         return self
-
-
-def mark(settings: PatchTokenizer.Config, weights: Mapping[str, Tensor]) -> str:
-    """What tells codes of a tokenizer from those of any other: a digest of settings and weights."""
-    own = settings.model_dump_json(exclude={"field", "tokenizer"})
-    digest = hashlib.sha256(own.encode())
-    for name, weight in sorted(weights.items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def as_bytes(text: str) -> UInt8[Tensor, "32"]:
-    """A mark as it is kept with weights."""
-    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
 
 
 def _meaning(field: Field) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
 from sensorium.modalities.base import View, get_modality
@@ -18,8 +19,9 @@ from sensorium.modalities.scalars import class_names
 from sensorium.nn.positions import grid_waves, waves
 from sensorium.nn.token_generation import Filler
 from sensorium.nn.token_streams import Picked
+from sensorium.systems.baselines.known_codes import KnownCodes, as_bytes, digests_of, mark
 from sensorium.systems.baselines.patch_tokenizer import PatchTokenizer
-from sensorium.systems.masked.fourm_codes import Coding, as_bytes, mark
+from sensorium.systems.masked.fourm_codes import Coding
 from sensorium.types import Batch, Entries, Field, Schema, UserError
 
 DEVIATIONS = 3.0
@@ -172,8 +174,24 @@ class GridTokens(FieldTokens):
     def _tokens(self, entries: Entries) -> Made:
         """In full precision, so that codes do not depend on that of the system."""
         with torch.autocast(entries.values.device.type, enabled=False):
-            codes = self.tokenizer.encode(entries.values)
+            codes = self._codes(entries.values)
         return codes, torch.ones_like(codes, dtype=torch.bool)
+
+    def _codes(self, values: Shaped[Tensor, "entries size size ..."]) -> Int[Tensor, "entries _"]:
+        """From those that were kept, where there are any; the others are made now."""
+        if self._known is None:
+            return self.tokenizer.encode(values)
+        found, there = self._known.find(digests_of(values))
+        codes = torch.empty(len(values), self.length, dtype=torch.long)
+        codes[there] = found.long()
+        codes = codes.to(values.device)
+        if not bool(there.all()):
+            codes[~there] = self.tokenizer.encode(values[~there])
+        return codes
+
+    @cached_property
+    def _known(self) -> KnownCodes | None:
+        return None if self.coding is None else self.coding.known()
 
     @torch.no_grad()
     def restore(
