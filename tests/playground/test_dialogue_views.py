@@ -182,6 +182,32 @@ def test_answers_about_albums_are_true():
     assert min(numbers.values()) > 20 and set(numbers) == set(range(1, 7))
 
 
+def test_several_questions_about_an_album_are_true_and_none_comes_twice():
+    once, rows = view("albums", images=3), view("albums", images=3, turns="2-4")
+    lengths = Counter()
+    for index in range(60):
+        row, scenes = rows[index], rows.scenes(index)
+        said = [turn["content"] for turn in row["messages"]]
+        assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"] * (
+            len(said) // 2
+        )
+        *lines, first = said[0].split("\n")
+        authors = [re.fullmatch(rf"{i} (\w+ \w+) <image>", x)[1] for i, x in enumerate(lines, 1)]
+        questions = [first, *said[2::2]]
+        assert len(set(questions)) == len(questions)
+        for question, answer in zip(questions, said[1::2], strict=True):
+            at = int(re.search(r"picture (\d+)\?", question)[1]) - 1
+            thing = f"{name(scenes[at].things[0].picture)} on {COLOURS[scenes[at].background]}"
+            assert answer == (authors[at] if question.startswith("who") else thing)
+        # the last is the one that is asked where there is one, of the same pictures
+        assert said[-1] == once[index]["answer"] == row["answer"]
+        assert lines == once[index]["messages"][0]["content"].split("\n")[:-1]
+        lengths[len(questions)] += 1
+    assert set(lengths) == {2, 3, 4}
+    with pytest.raises(PlaygroundError, match=r"turns.*7 questions.*at most 6"):
+        view("albums", images=3, turns=7)
+
+
 def test_each_name_is_right_equally_often():
     rows = view("albums", images=2, train=2 * NAMES)
     told = Counter(rows[index]["answer"] for index in range(1, 2 * NAMES, 2))

@@ -1,4 +1,4 @@
-"""The view `albums`: many small pictures, each with who took it, and a question about one."""
+"""The view `albums`: many small pictures, each with who took it, and questions about them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from sensorium.playground.base import COMMON, PlaygroundView, Row
 from sensorium.playground.compose import Wish
+from sensorium.playground.options import PlaygroundError, span
 from sensorium.playground.pictures import name, pictures
 from sensorium.playground.words import SHOWN_IN, TAKEN_BY, WORDS, Phrase, fill
 from sensorium.playground.world import COLOURS, Scene
@@ -23,7 +24,7 @@ NAMES = len(FIRST_NAMES) * len(LAST_NAMES)
 
 
 class Albums(PlaygroundView):
-    """Pictures and words by turns in one prompt, then a question about one of the pictures.
+    """Pictures and words by turns in one prompt, then questions about some of the pictures.
 
     Columns: image (a list), messages, answer, kind, number, language. Each picture shows one thing
     on a coloured ground and comes with its number and the name of who took it, for example
@@ -31,7 +32,8 @@ class Albums(PlaygroundView):
     (`text`) who took it; `number` is the picture's. Answers have two or three words in English:
     `cat on blue`, `Mira Solano`. Colours and names take turns, so that each is right equally often;
     no two pictures of an album are by the same. The things are those with a name of one English
-    word that is no colour.
+    word that is no colour. `turns` is how many questions are asked; `kind`, `number` and `answer` are
+    those of the last, and none is asked twice.
 
     `images` is how many pictures a row has: with 60 of 64 tokens each, about 4,000 tokens of which
     some 300 are text.
@@ -41,11 +43,18 @@ class Albums(PlaygroundView):
     defaults = {k: v for k, v in COMMON.items() if k not in ("objects", "tiles")} | {
         "size": 32,
         "images": 6,
+        "turns": "1",
     }
 
     def __init__(self, **parameters: object) -> None:
         super().__init__(**parameters)
         self._images = self._number("images")
+        self._turns = span(self.parameters["turns"])
+        if self._turns[1] > len(KINDS) * self._images:
+            raise PlaygroundError(
+                f"playground view 'albums', parameter 'turns': {self._turns[1]} questions are more than "
+                f"there are about {self._images} pictures; give at most {len(KINDS) * self._images}"
+            )
 
     @property
     def fields(self) -> list[dict[str, Any]]:
@@ -83,27 +92,42 @@ class Albums(PlaygroundView):
         scenes, authors, asked = self._shown(split, number)
         kind = KINDS[number % len(KINDS)]
         language = self._language_of(split, number)
-        if kind == "image":
-            question, scene = SHOWN_IN[language], scenes[asked]
-            words = WORDS[language]
-            thing = Phrase(name(scene.things[0].picture, language))
-            colour = Phrase(words.colours[COLOURS[scene.background]])
-            answer = fill(words.on_tile, a=thing, c=colour).text
-        else:
-            question, answer = TAKEN_BY[language], authors[asked]
         lines = [f"{at} {author} <image>" for at, author in enumerate(authors, start=1)]
-        lines.append(fill(question, n=Phrase(str(asked + 1))).text)
+        messages, answer = [], ""
+        for about, what in [*self._earlier(split, number, (asked, kind)), (asked, kind)]:
+            question, answer = _exchange(what, about, scenes[about], authors[about], language)
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": answer})
+        messages[0]["content"] = "\n".join([*lines, messages[0]["content"]])
         return {
             "image": [scene.image() for scene in scenes],
-            "messages": [
-                {"role": "user", "content": "\n".join(lines)},
-                {"role": "assistant", "content": answer},
-            ],
+            "messages": messages,
             "answer": answer,
             "kind": kind,
             "number": asked + 1,
             "language": language,
         }
+
+    def _earlier(self, split: str, number: int, last: tuple[int, str]) -> list[tuple[int, str]]:
+        """The pictures that are asked about before the last question, and for what."""
+        stream = self._stream("album questions", split, number)
+        count = stream.between(*self._turns) - 1
+        if not count:
+            return []
+        every = [(at, kind) for at in range(self._images) for kind in KINDS]
+        return [every[i] for i in stream.shuffled(len(every)) if every[i] != last][:count]
+
+
+def _exchange(kind: str, at: int, scene: Scene, author: str, language: str) -> tuple[str, str]:
+    """A question about a picture, and the answer."""
+    question = SHOWN_IN[language] if kind == "image" else TAKEN_BY[language]
+    asked = fill(question, n=Phrase(str(at + 1))).text
+    if kind == "text":
+        return asked, author
+    words = WORDS[language]
+    thing = Phrase(name(scene.things[0].picture, language))
+    colour = Phrase(words.colours[COLOURS[scene.background]])
+    return asked, fill(words.on_tile, a=thing, c=colour).text
 
 
 def _is_plain(picture: int) -> bool:

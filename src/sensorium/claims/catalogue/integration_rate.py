@@ -74,7 +74,9 @@ CLAIM = Claim(
     ),
     data=f"playground:dialogues?{VIEW}&kinds=colour",
     starts=eyes(THINGS),
-    arms={"assistant": Arm("llava", "system", ASSISTANT, {**SEES, "stages": [LANGUAGE]}, start=EYE)},
+    arms={
+        "assistant": Arm("llava", "system", ASSISTANT, {**SEES, "stages": [LANGUAGE]}, start=EYE)
+    },
     task="vqa",
     metric="rank of rate",
     shown=(
@@ -94,10 +96,10 @@ CLAIM = Claim(
         "captions and questions are of rows that no stage has seen",
         "After each way, questions are tuned for as many steps as the usual way has",
     ),
-    budget="500steps",
+    budget="300steps",
     options={"validation_rows": 0},
     measure="sensorium.claims.catalogue.integration_rate:measure",
-    hours=2.0,
+    hours=0.6,
 )
 
 
