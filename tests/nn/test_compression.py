@@ -101,7 +101,8 @@ def go_on(model, prompt, cache, words=(7, 3, 11)):
 def say(model, prompt, eviction=None, **settings):
     settings = Generation(**{"max_tokens": 6, **settings})
     decode = lambda ids: " ".join(map(str, ids))  # noqa: E731
-    return list(generate(model, prompt, settings, end=END, decode=decode, eviction=eviction))
+    answers = generate(model, prompt, settings, end=END, decode=decode, eviction=eviction)
+    return [[said.text for said in rows] for rows in answers]
 
 
 NAMES = ("ours", "llama", "gpt2")

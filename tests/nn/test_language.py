@@ -194,8 +194,8 @@ def test_hooks_change_what_enters_and_see_what_attention_is_made_of(published, n
 def said(model, prompt, **settings):
     asked = Generation(**{"max_tokens": 8, **settings})
     decode = lambda ids: " ".join(map(str, ids))  # noqa: E731
-    *_, texts = generate(model, prompt, asked, end=0, decode=decode)
-    return texts
+    *_, answers = generate(model, prompt, asked, end=0, decode=decode)
+    return [answer.text for answer in answers]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -232,7 +232,7 @@ def test_rows_say_in_a_batch_what_they_say_alone(settings):
         prompt = model.words(ids[row : row + 1, :length])
         rows = torch.tensor([row])
         *_, alone = generate(model, prompt, asked, end=0, decode=decode, rows=rows)
-        assert alone == [together[row]]
+        assert [answer.text for answer in alone] == [together[row]]
 
 
 def test_having_spoken_changes_nothing_but_where_numbers_lie():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from sensorium.modalities.chat import chat_of
 from sensorium.modalities.conversation import ConversationView
 from sensorium.nn.encoders import FieldEncoders
-from sensorium.nn.language import Eviction, Generation, Hooks, LanguageModel, generate, likelihoods
+from sensorium.nn.language import Eviction, Generation, Hooks, LanguageModel, Said, generate, likelihoods
 from sensorium.nn.language.base import LayerRule
 from sensorium.nn.masks import Rule, causal, packed
 from sensorium.types import Batch, Entries, Field, Tokens, UserError
@@ -138,9 +139,9 @@ class Conversing(nn.Module):
         settings: Generation,
         hooks: Hooks | None = None,
         eviction: Eviction | None = None,
-    ) -> Iterator[list[str]]:
+    ) -> Iterator[list[Said]]:
         """What is answered so far to each prompt, after each word."""
-        texts = generate(
+        answers = generate(
             self.language,
             prompt,
             settings,
@@ -152,7 +153,7 @@ class Conversing(nn.Module):
             eviction=eviction,
         )
         # most tokenizers join the blank between the prompt and the answer with its first word
-        return ([text.lstrip() for text in said] for said in texts)
+        return ([replace(said, text=said.text.lstrip()) for said in all_rows] for all_rows in answers)
 
     def choose(
         self, prompt: Tokens, candidates: Sequence[str], hooks: Hooks | None = None

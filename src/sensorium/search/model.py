@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -121,13 +121,32 @@ class Model:
         Raises:
             UserError: a part cannot be read, or the model embeds no such field.
         """
-        total = sum(self._part(self.field_of(kind), raw) for kind, raw in question.items())
-        length = float(np.linalg.norm(total))
-        if not length > 1e-6:
-            raise UserError(
-                "the parts of the question contradict each other: their vectors cancel out"
-            )
-        return np.asarray(total / length, dtype=np.float32)
+        (answer,) = self.ask_all([question])
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def ask_all(self, questions: Sequence[Mapping[str, Any]]) -> list[Vector | UserError]:
+        """The vectors of several questions, each as `ask` gives it; what is wrong with one that has none.
+
+        What they have of one modality goes through the model together.
+        """
+        totals: list[Any] = [0.0] * len(questions)
+        wrong: dict[int, UserError] = {}
+        for kind in dict.fromkeys(kind for question in questions for kind in question):
+            places = [place for place, question in enumerate(questions) if kind in question]
+            try:
+                field = self.field_of(kind)
+            except UserError as error:
+                wrong |= dict.fromkeys(places, error)
+                continue
+            raws = [questions[place][kind] for place in places]
+            for place, part in zip(places, self._parts(field, raws), strict=True):
+                if isinstance(part, UserError):
+                    wrong.setdefault(place, part)
+                else:
+                    totals[place] = totals[place] + part
+        return [wrong.get(place) or _unit(total) for place, total in enumerate(totals)]
 
     def field_of(self, modality: str) -> Field:
         """The embedded field that a part of a question stands for: of several, first query or target.
@@ -145,22 +164,37 @@ class Model:
             )
         return min(fitting, key=lambda field: field.role not in ("query", "target"))
 
-    def _part(self, field: Field, raw: Any) -> Vector:
+    def _parts(self, field: Field, raws: list[Any]) -> list[Vector | UserError]:
+        """Unit vectors of values of a field, each as if it were alone."""
         views = {field.name: self.run.system.views()[field.name]}
         # what is asked has no columns, and belongs to nothing
         schema = Schema(fields=(field.replace(of=None, columns={}, column=None),))
+        places = [str(place) for place in range(len(raws))]
         samples, faults = decode_rows(
-            np.zeros(1, dtype=np.int64),
-            ["question"],
-            {field.name: [raw]},
+            np.zeros(len(raws), dtype=np.int64),
+            places,
+            {field.name: raws},
             schema=schema,
             views=views,
             cache=None,
             augment=None,
         )
-        if faults:
-            raise UserError(f"the question's {field.modality}: {faults[0].reason}")
-        vector: Vector = self.embed(collate(samples, schema, views, 0, ()), field.name)[0]
-        if not np.isfinite(vector).all():
-            raise UserError(f"the question's {field.modality} is empty")
-        return vector
+        what = f"the question's {field.modality}"
+        wrong = {fault.key: f"{what}: {fault.reason}" for fault in faults}
+        vectors = []
+        if samples:
+            vectors = list(self.embed(collate(samples, schema, views, 0, ()), field.name))
+        found = {sample.key: vector for sample, vector in zip(samples, vectors, strict=True)}
+        return [
+            found[place]
+            if place in found and np.isfinite(found[place]).all()
+            else UserError(wrong.get(place, f"{what} is empty"))
+            for place in places
+        ]
+
+
+def _unit(total: Any) -> Vector | UserError:
+    length = float(np.linalg.norm(total))
+    if not length > 1e-6:
+        return UserError("the parts of the question contradict each other: their vectors cancel out")
+    return np.asarray(total / length, dtype=np.float32)

@@ -64,7 +64,9 @@ def answer(
         UserError: the system is no assistant, a medium cannot be read, or is none that it knows.
     """
     system = assistant_of(run)
-    batch = _batch(system, turns, media).to(next(system.parameters()).device)
+    batch, wrong = read_conversations(system, [(turns, media)])
+    if wrong:
+        raise wrong[0]
     with torch.inference_mode():
         for texts in system.stream(batch, settings, eviction):
             yield texts[0]
@@ -96,23 +98,37 @@ def media_field(system: Assistant, modality: str) -> Field:
     return found[0]
 
 
-def _batch(system: Assistant, turns: Sequence[Turn], media: Mapping[str, Sequence[Any]]) -> Batch:
+def read_conversations(
+    system: Assistant, asked: Sequence[tuple[Sequence[Turn], Mapping[str, Sequence[Any]]]]
+) -> tuple[Batch, dict[int, UserError]]:
+    """Conversations that are to be answered, side by side, and by place what is wrong with others.
+
+    Each is the first row of its own, so that what is drawn for its answer depends on no other.
+
+    Args:
+        system: that will answer.
+        asked: of each, turns and media as in `answer`.
+    """
     # what is said here is said in turns, whatever columns the rows of the training had
     said = system.model.field.replace(columns={}, options={}, column=None)
     schema = system.schema.replace(said)
     views = {said.name: system.model.view, **system.media.views()}
-    raws: dict[str, list[Any]] = {name: [list(media.get(name, ()))] for name in views}
-    raws[said.name] = [list(turns)]
+    raws: dict[str, list[Any]] = {
+        name: [list(media.get(name, ())) for _, media in asked] for name in views
+    }
+    raws[said.name] = [list(turns) for turns, _ in asked]
     samples, faults = decode_rows(
-        np.zeros(1, dtype=np.int64),
-        ["conversation"],
+        np.zeros(len(asked), dtype=np.int64),
+        [str(place) for place in range(len(asked))],
         raws,
         schema=schema,
         views=views,
         cache=None,
         augment=None,
     )
-    if faults:
-        fault = faults[0]
-        raise UserError(f"{fault.field}: {fault.reason}" if fault.field else fault.reason)
-    return collate(samples, schema, views, 0, ())
+    wrong = {
+        int(fault.key): UserError(f"{fault.field}: {fault.reason}" if fault.field else fault.reason)
+        for fault in faults
+    }
+    batch = collate(samples, schema, views, 0, ()).to(next(system.parameters()).device)
+    return batch, wrong

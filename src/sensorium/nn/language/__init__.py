@@ -4,7 +4,7 @@ from sensorium.nn.language.base import Hooks, LanguageModel, Recorder
 from sensorium.nn.language.cache import Cache
 from sensorium.nn.language.compression import Eviction, cache_policy
 from sensorium.nn.language.decoder import Decoder, DecoderConfig
-from sensorium.nn.language.generation import Generation, generate, likelihoods
+from sensorium.nn.language.generation import Generation, Said, generate, likelihoods
 from sensorium.nn.language.hub import load_language_model
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Hooks",
     "LanguageModel",
     "Recorder",
+    "Said",
     "cache_policy",
     "generate",
     "likelihoods",

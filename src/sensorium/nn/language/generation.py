@@ -8,6 +8,7 @@ alone, so a row says the same in any batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -52,6 +53,21 @@ class Generation(BaseModel):
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a row has said so far.
+
+    Attributes:
+        text: all of it.
+        tokens: how many words of the model that took, the end included.
+        is_over: whether it has come to an end; without one, it was cut where its words ran out.
+    """
+
+    text: str = ""
+    tokens: int = 0
+    is_over: bool = False
+
+
 def generate(
     model: LanguageModel,
     prompt: Tokens,
@@ -63,7 +79,7 @@ def generate(
     rule: LayerRule = causal,
     hooks: Hooks | None = None,
     eviction: Eviction | None = None,
-) -> Iterator[list[str]]:
+) -> Iterator[list[Said]]:
     """What each row has said so far, after each word; with beams, once at the end.
 
     Args:
@@ -78,36 +94,44 @@ def generate(
         eviction: shrinks the cache once the prompt has been read.
 
     Raises:
-        UserError: the prompt leaves no room for an answer.
+        UserError: a prompt leaves no room for an answer.
     """
-    limit = min(settings.max_tokens, model.max_tokens - len(prompt))
-    if limit < 1:
+    # a row has the room that it has alone, whatever the others' prompts are
+    lengths = prompt.mask.sum(1).cpu()
+    limits = (model.max_tokens - lengths).clamp(max=settings.max_tokens)
+    if int(limits.min()) < 1:
         raise UserError(
-            f"the prompt has {len(prompt)} tokens and the language model reads {model.max_tokens} at "
-            "most, which leaves none for an answer. Give it a shorter text, or fewer or smaller media"
+            f"the prompt has {int(lengths.max())} tokens and the language model reads "
+            f"{model.max_tokens} at most, which leaves none for an answer. Give it a shorter text, or "
+            "fewer or smaller media"
         )
+    limit = int(limits.max())
     if len(prompt.mask) == 1:
         store_by_columns(model)
     speaker = _Speaker(model, prompt, limit, rule, hooks, eviction)
     if settings.beams > 1:
         found = _beams(speaker, settings.beams, limit, end)
-        yield [_until_stop(decode(ids), settings.stop)[0] for ids in found]
+        texts = [_until_stop(decode(ids), settings.stop)[0] for ids in found]
+        yield [Said(t, len(ids), True) for t, ids in zip(texts, found, strict=True)]
         return
     numbers = torch.arange(len(prompt.mask)) if rows is None else rows.cpu()
-    said: list[list[int]] = [[] for _ in numbers]
-    texts = [""] * len(said)
-    is_over = torch.zeros(len(said), dtype=torch.bool)
+    words: list[list[int]] = [[] for _ in numbers]
+    said = [Said() for _ in words]
+    is_done = torch.zeros(len(words), dtype=torch.bool)
     for step in range(limit):
         chosen = _choose(speaker.scores, settings, numbers, step).cpu()
-        is_over |= chosen == end
-        for place, word in enumerate(chosen.masked_fill(is_over, OVER).tolist()):
+        for place, word in enumerate(chosen.masked_fill(is_done, OVER).tolist()):
             if word == OVER:
                 continue
-            said[place].append(word)
-            texts[place], stopped = _until_stop(decode(said[place]), settings.stop)
-            is_over[place] |= stopped
-        yield list(texts)
-        if bool(is_over.all()) or step + 1 == limit:
+            if word == end:
+                said[place] = Said(said[place].text, step + 1, True)
+                continue
+            words[place].append(word)
+            text, stopped = _until_stop(decode(words[place]), settings.stop)
+            said[place] = Said(text, step + 1, stopped)
+        yield list(said)
+        is_done = torch.tensor([each.is_over for each in said]) | (limits <= step + 1)
+        if bool(is_done.all()):
             return
         speaker.say(chosen.to(prompt.mask.device))
 

@@ -183,7 +183,8 @@ class Assistant(System):
             eviction: which part of the prompts is kept while answering; all if None.
         """
         prompt, hooks = self.prompt(batch), self.hooks(batch)
-        return self.model.generate(batch, prompt, settings, hooks, eviction)
+        for answers in self.model.generate(batch, prompt, settings, hooks, eviction):
+            yield [said.text for said in answers]
 
     def generate(self, batch: Batch, settings: Generation) -> list[str]:
         """What it answers in each row."""
