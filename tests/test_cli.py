@@ -47,6 +47,10 @@ OPTIONS = {
         "--image", "--audio", "--video", "--where", "--mode", "--in", "--limit", "--run",
         "--device", "--html", "--json",
     },
+    "serve": {
+        "--host", "--port", "--token", "--max-bytes", "--max-pixels", "--max-batch", "--max-wait",
+        "--device",
+    },
     "generate": {
         "--text", "--image", "--audio", "--video", "--max-tokens", "--temperature", "--beams",
         "--kv-cache", "--kv-budget", "--out", "--device",

@@ -26,7 +26,7 @@ ROOMS = [
     "claims",
     "search",
     "curation",
-    "serve",
+    "serving",
     "cli",
 ]
 SOURCE = Path(sensorium.__file__).parent

@@ -238,6 +238,25 @@ def check_pixels(picture: PIL.Image.Image, most: int = MAX_PIXELS) -> None:
         raise PIL.Image.DecompressionBombError
 
 
+def check_size(file: bytes, most: int) -> None:
+    """Refuse a picture with more than `most` pixels by what its header says; nothing is decoded.
+
+    Raises:
+        BadValue: it has more, or is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(io.BytesIO(file), formats=_FORMATS) as picture:
+                check_pixels(picture, most)
+    except PIL.Image.DecompressionBombError:
+        raise BadValue(f"the picture has more than {most} pixels; send a smaller one") from None
+    except Exception as error:  # readers of damaged headers raise whatever they like
+        known = isinstance(error, PIL.UnidentifiedImageError)
+        reason = "is no picture of a known kind" if known else f"cannot be read: {error}"
+        raise BadValue(f"the picture {reason}") from None
+
+
 def _scaled(
     picture: PIL.Image.Image, target: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
