@@ -20,6 +20,7 @@ from sensorium.nn.language import (
     Generation,
     Hooks,
     Recorder,
+    Said,
     generate,
     likelihoods,
     load_language_model,
@@ -293,6 +294,27 @@ def test_draws_follow_the_probabilities_and_the_limits():
     assert {int(t or 0) for t in limited} == set(two)
     least = said(model, prompt, max_tokens=1, temperature=1.0, top_p=0.01)
     assert {int(t or 0) for t in least} == {two[0]}
+
+
+@torch.no_grad()
+def test_each_row_tells_how_long_it_was_and_has_the_room_that_it_has_alone():
+    model = own()  # reads 64
+    decode = lambda ids: " ".join(map(str, ids))  # noqa: E731
+    ids = torch.randint(1, 50, (2, 60), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[0, 10:] = False
+    asked = Generation(max_tokens=20, temperature=3.0)
+    *_, together = generate(model, model.words(ids, mask), asked, end=-1, decode=decode)
+    assert (together[1].tokens, together[1].is_over) == (4, False)  # 64 - 60
+    for row, length in enumerate((10, 60)):
+        prompt, rows = model.words(ids[row : row + 1, :length]), torch.tensor([row])
+        *_, (alone,) = generate(model, prompt, asked, end=-1, decode=decode, rows=rows)
+        assert alone == together[row]
+    whole = together[0].text.split()
+    assert len(whole) == together[0].tokens > 4 and not together[0].is_over
+    *_, ended = generate(model, model.words(ids, mask), asked, end=int(whole[5]), decode=decode)
+    first = whole.index(whole[5])
+    assert ended[0] == Said(" ".join(whole[:first]), first + 1, True)
 
 
 @torch.no_grad()

@@ -13,7 +13,15 @@ from torch.nn import functional as F
 from sensorium.modalities.chat import chat_of
 from sensorium.modalities.conversation import ConversationView
 from sensorium.nn.encoders import FieldEncoders
-from sensorium.nn.language import Eviction, Generation, Hooks, LanguageModel, Said, generate, likelihoods
+from sensorium.nn.language import (
+    Eviction,
+    Generation,
+    Hooks,
+    LanguageModel,
+    Said,
+    generate,
+    likelihoods,
+)
 from sensorium.nn.language.base import LayerRule
 from sensorium.nn.masks import Rule, causal, packed
 from sensorium.types import Batch, Entries, Field, Tokens, UserError
@@ -153,7 +161,9 @@ class Conversing(nn.Module):
             eviction=eviction,
         )
         # most tokenizers join the blank between the prompt and the answer with its first word
-        return ([replace(said, text=said.text.lstrip()) for said in all_rows] for all_rows in answers)
+        return (
+            [replace(said, text=said.text.lstrip()) for said in all_rows] for all_rows in answers
+        )
 
     def choose(
         self, prompt: Tokens, candidates: Sequence[str], hooks: Hooks | None = None

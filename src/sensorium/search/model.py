@@ -196,5 +196,7 @@ class Model:
 def _unit(total: Any) -> Vector | UserError:
     length = float(np.linalg.norm(total))
     if not length > 1e-6:
-        return UserError("the parts of the question contradict each other: their vectors cancel out")
+        return UserError(
+            "the parts of the question contradict each other: their vectors cancel out"
+        )
     return np.asarray(total / length, dtype=np.float32)

@@ -13,7 +13,7 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -87,7 +87,6 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         responses={"4XX": {"model": ProblemAnswer}, "5XX": {"model": ProblemAnswer}},
-        max_body_size=limits.bytes,
     )
     add_handlers(app)
 
@@ -110,7 +109,7 @@ def make_app(
     async def embeddings(asked: EmbeddingsRequest, request: Request) -> EmbeddingsAnswer:
         """Unit vectors of texts, pictures and recordings."""
         embedder = served.embedder(asked.model)
-        inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+        inputs = asked.input if isinstance(asked.input, list) else [asked.input]
         questions = [read_question(each, limits) for each in inputs]
         calls = [embedder.queue.ask(question) for question in questions]
         vectors = await _while_connected(request, _together(calls))
@@ -282,7 +281,7 @@ def _usage(written: Written) -> Usage:
     return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
 
 
-async def _together(calls: list[Awaitable[Result]]) -> list[Result]:
+async def _together(calls: Sequence[Awaitable[Result]]) -> list[Result]:
     """The answers to all calls; the first that fails ends the others."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:

@@ -61,6 +61,7 @@ class Batcher(Generic[Asked, Answer]):
         self._answer, self._batching, self._kind = answer, batching, kind
         self._sizes = counts.batches.labels(name)
         self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
+        self._unanswered: set[asyncio.Future[Answer]] = set()
         self._come = asyncio.Event()
         self._full = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sensorium-{name}")
@@ -74,8 +75,8 @@ class Batcher(Generic[Asked, Answer]):
     async def __aexit__(self, *exception: object) -> None:
         """End once all accepted calls are answered."""
         assert self._work is not None
-        while self._waiting:
-            await asyncio.wait([future for _, future in self._waiting])
+        while self._unanswered:
+            await asyncio.wait(self._unanswered)
         self._work.cancel()
         with suppress(asyncio.CancelledError):
             await self._work
@@ -91,6 +92,8 @@ class Batcher(Generic[Asked, Answer]):
         if len(self._waiting) >= MOST_WAITING:
             raise Busy
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
         self._waiting.append((asked, future))
         self._come.set()
         if len(self._waiting) >= self._batching.most:

@@ -80,12 +80,14 @@ class Guard:
                     f"this server is asked as one of {', '.join(self._hosts)}",
                     code="wrong_host",
                 )
-                await answer(scope, receive, counted)  # type: ignore[arg-type]
+                await answer(scope, receive, counted)
             elif not self._may(scope["path"], headers):
                 answer = problem(401, "give the server's token as Authorization: Bearer TOKEN")
-                await answer(scope, receive, counted)  # type: ignore[arg-type]
+                await answer(scope, receive, counted)
+            elif headers.get("content-length", "0").rjust(20) > str(self._limits.bytes).rjust(20):
+                await problem(413, self._too_large)(scope, receive, counted)
             else:
-                await self._app(scope, self._in_time(receive), counted)
+                await self._app(scope, self._measured(receive), counted)
         finally:
             self._counts.requests.labels(path, status).inc()
             self._counts.seconds.labels(path).observe(time.perf_counter() - begin)
@@ -97,13 +99,20 @@ class Guard:
         same = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
         return kind.lower() == "bearer" and same
 
-    def _in_time(self, receive: Receive) -> Receive:
-        """Until a request has come in full, it must not take longer than it may."""
+    @property
+    def _too_large(self) -> str:
+        return (
+            f"the request has more than {self._limits.bytes} bytes; send less, or smaller pictures"
+        )
+
+    def _measured(self, receive: Receive) -> Receive:
+        """Until a request has come in full, it must not take longer, nor be larger, than it may."""
         deadline = time.perf_counter() + self._limits.seconds
         has_come = False
+        size = 0
 
-        async def timed() -> MutableMapping[str, Any]:
-            nonlocal has_come
+        async def measured() -> MutableMapping[str, Any]:
+            nonlocal has_come, size
             if has_come:
                 return await receive()
             try:
@@ -113,9 +122,12 @@ class Guard:
                     408, f"the request did not come within {self._limits.seconds:g} seconds"
                 ) from None
             has_come = not message.get("more_body", False)
+            size += len(message.get("body", b""))
+            if size > self._limits.bytes:
+                raise HTTPException(413, self._too_large)
             return message
 
-        return timed
+        return measured
 
 
 def _host(headers: Headers) -> str:

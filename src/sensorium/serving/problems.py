@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -40,11 +43,8 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
-        errors = error.errors()
-        place = ".".join(str(part) for part in errors[0]["loc"][1:])
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        message = f"{place or 'body'}: {errors[0]['msg']}{more}"
-        return problem(400, message, param=place or None)
+        place, message = _explained(error.errors())
+        return problem(400, f"{place or 'body'}: {message}", param=place or None)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -75,3 +75,15 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _fault(*_: object) -> JSONResponse:
         return problem(500, "a fault of the server, which has logged it")
+
+
+def _explained(errors: Sequence[Any]) -> tuple[str, str]:
+    """Where, and what, is wrong: of several ways to read a field, by the one that came furthest."""
+    furthest = max(errors, key=lambda error: len(error["loc"]))
+    message = str(furthest["msg"])
+    if furthest["type"] == "json_invalid":
+        return "", message  # it names a character, and no field
+    parts = [
+        part for part in map(str, furthest["loc"][1:]) if part.isidentifier() or part.isdigit()
+    ]
+    return ".".join(parts), message

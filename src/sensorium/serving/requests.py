@@ -65,7 +65,7 @@ class EmbeddingsRequest(_Asked):
 
     model: str
     input: Annotated[
-        Words | Annotated[list[Question], Field(min_length=1, max_length=MOST_INPUTS)],
+        Words | Part | Annotated[list[Question], Field(min_length=1, max_length=MOST_INPUTS)],
         Field(
             description="A text, or a list; what is a list in it gets one vector for all its parts."
         ),

@@ -181,7 +181,7 @@ class Served:
 
     async def __aenter__(self) -> Self:
         everything = (self.embedders, self.writers, self.collections)
-        for each in (each for kind in everything for each in kind.values()):  # type: ignore[attr-defined]
+        for each in (each for kind in everything for each in kind.values()):
             await self._stack.enter_async_context(each.queue)
         return self
 

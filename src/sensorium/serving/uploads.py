@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ def read_part(part: Part, limits: Limits) -> tuple[str, str | bytes]:
     return "audio", _decoded(part.input_audio.data)
 
 
-def read_question(question: str | Part | Sequence[Part], limits: Limits) -> dict[str, Any]:
+def read_question(question: str | Part | list[Part], limits: Limits) -> dict[str, Any]:
     """What is asked, by modality.
 
     Raises:
@@ -57,7 +56,7 @@ def read_question(question: str | Part | Sequence[Part], limits: Limits) -> dict
     """
     if isinstance(question, str):
         return {"text": question}
-    parts = question if isinstance(question, (list, tuple)) else [question]
+    parts = question if isinstance(question, list) else [question]
     read: dict[str, Any] = {}
     for part in parts:
         kind, raw = read_part(part, limits)
