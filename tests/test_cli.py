@@ -47,6 +47,10 @@ OPTIONS = {
         "--image", "--audio", "--video", "--where", "--mode", "--in", "--limit", "--run",
         "--device", "--html", "--json",
     },
+    "ask": {
+        "--with", "--model", "--image", "--where", "--mode", "--candidates", "--rows", "--least",
+        "--max-tokens", "--run", "--device", "--steps", "--json",
+    },
     "serve": {
         "--host", "--port", "--token", "--max-bytes", "--max-pixels", "--max-batch", "--max-wait",
         "--device",

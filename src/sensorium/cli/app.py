@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from sensorium import __version__
-from sensorium.cli import claims, diagnose, many, one, rows, search, serve, talk
+from sensorium.cli import ask, claims, diagnose, many, one, rows, search, serve, talk
 
 app = typer.Typer(
     name="sensorium",
@@ -67,6 +67,7 @@ for command in (
     one.tokenize,
     search.index,
     search.search,
+    ask.ask,
     serve.serve,
     talk.generate,
     talk.chat,
