@@ -78,6 +78,12 @@ DIGESTS = {
     "playground:sounds?objects=1-4": (
         "cf08feec8995bce13efa1b93140639d73da5ab077b07a9e3f9a573c764b39b3c"
     ),
+    "playground:universal?language=mixed": (
+        "f354259803919f84d0829285c62050a5fa014ea2fbb590a9406bab4a1676398b"
+    ),
+    "playground:universal?objects=2-4&pictures=20&tiles=1&pairs=text->image": (
+        "4ee97c367528fb446ea309bbddd6ee2808fa9356844bf076ff5521c24c69ed4f"
+    ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("scenes", {}),
@@ -95,6 +101,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("albums", {"images": 12, "language": "mixed", "holdout": "objects"}),
     ("presence", {"language": "mixed"}),
     ("sounds", {"objects": "1-4"}),
+    ("universal", {"language": "mixed"}),
+    ("universal", {"objects": "2-4", "tiles": 1, "pictures": 20, "pairs": "text->image"}),
 ]
 
 
@@ -121,7 +129,7 @@ def test_fields_fit_the_rows(name):
     schema = Schema(fields=tuple(Field(**field) for field in rows.fields))
     row = rows[25]
     assert {column for field in schema for column in field.source_columns} <= set(row)
-    if name in SCENE_VIEWS and name != "videos":
+    if name in SCENE_VIEWS and name not in ("videos", "universal"):
         assert row["image"].dtype == np.uint8 and row["image"].ndim == 3
         assert row["image"].flags.writeable
     assert row["split"] == "test"
@@ -172,7 +180,8 @@ def test_splits_share_no_scene(name, pictures):
 
 @pytest.mark.parametrize("name", SCENE_VIEWS)
 def test_held_out_objects_are_never_seen_in_training(name):
-    rows = view(name, holdout="objects", train=400, validation=100, test=100)
+    each = {"pairs": "text->image"} if name == "universal" else {}  # else eight rows to a scene
+    rows = view(name, holdout="objects", train=400, validation=100, test=100, **each)
 
     def key(scene):
         return frozenset(thing.picture for thing in scene.things)

@@ -44,8 +44,8 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="TASK",
-        help="retrieval, classification, regression, vqa, captioning or reconstruction; what the roles "
-        "of the fields speak of if not given.",
+        help="retrieval, universal-retrieval, classification, regression, vqa, captioning or "
+        "reconstruction; what the roles of the fields speak of if not given.",
     ),
 ]
 TargetOption = Annotated[

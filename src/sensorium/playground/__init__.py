@@ -20,6 +20,7 @@ from sensorium.playground.scenes import Scenes
 from sensorium.playground.series import Series
 from sensorium.playground.shapes import Shapes
 from sensorium.playground.sounds import Sounds
+from sensorium.playground.universal import Universal
 from sensorium.playground.videos import Videos
 from sensorium.types.names import did_you_mean
 
@@ -43,6 +44,7 @@ _VIEWS: dict[str, type[GeneratedView]] = {
         Dialogues,
         Albums,
         Presence,
+        Universal,
     )
 }
 VIEWS = tuple(_VIEWS)

@@ -14,7 +14,19 @@ CHOICES = {
     "signal": ("table", "image", "xor", "redundant", "missing", "noise"),
     "holdout": ("scenes", "objects", "combinations"),
 }
-LISTS = {"kinds": ("exists", "negation", "colour", "count", "relation")}
+LISTS = {
+    "kinds": ("exists", "negation", "colour", "count", "relation"),
+    "pairs": (
+        "text->image",
+        "text->text",
+        "text->image+text",
+        "image->text",
+        "image->image",
+        "image+text->text",
+        "image+text->image",
+        "image+text->image+text",
+    ),
+}
 SWITCHES = {"tiles", "masks", "irregular"}
 PERCENTAGES = {"missing", "unrelated", "noise", "agreement", "depth"}
 RANGES = {"objects", "named", "turns"}

@@ -225,6 +225,56 @@ TAKEN_BY = {
     "zh": "第{n}张图片是谁拍的？",
 }
 
+# How a thing is asked for: {x} is what is wanted, {y} what it has to do with the query.
+ASKS = {
+    "en": ("find {x} {y}", "wanted: {x} {y}"),
+    "de": ("finde {x} {y}", "gesucht: {x} {y}"),
+    "id": ("temukan {x} {y}", "dicari: {x} {y}"),
+    "zh": ("找出{y}的{x}", "需要{y}的{x}"),
+}
+WANTED = {
+    "en": {"text": "a text", "image": "a picture", "image+text": "a picture with a note"},
+    "de": {"text": "einen Text", "image": "ein Bild", "image+text": "ein Bild mit Notiz"},
+    "id": {"text": "teks", "image": "gambar", "image+text": "gambar dengan catatan"},
+    "zh": {"text": "文字", "image": "图片", "image+text": "带备注的图片"},
+}
+REASONS = {
+    "en": {
+        "text": "for what is said",
+        "text->text": "that answers",
+        "image": "for this picture",
+        "image->image": "of the same things in other places",
+        "image+text": "for this picture after the change",
+    },
+    "de": {
+        "text": "zu dem, was gesagt ist",
+        "text->text": "mit der Antwort",
+        "image": "zu diesem Bild",
+        "image->image": "mit denselben Dingen an anderen Orten",
+        "image+text": "zu diesem Bild nach der Änderung",
+    },
+    "id": {
+        "text": "tentang yang dikatakan",
+        "text->text": "yang menjawab",
+        "image": "tentang gambar ini",
+        "image->image": "benda yang sama di tempat lain",
+        "image+text": "gambar ini setelah perubahan",
+    },
+    "zh": {
+        "text": "符合描述",
+        "text->text": "能回答问题",
+        "image": "关于这张图片",
+        "image->image": "同样东西换了位置",
+        "image+text": "这张图片改变之后",
+    },
+}
+REPLACED = {
+    "en": "{c} in place of {a}",
+    "de": "{c} statt {a}",
+    "id": "{c} sebagai ganti {a}",
+    "zh": "把{a}换成{c}",
+}
+
 
 class Phrase(NamedTuple):
     """Text and the places where it names things.

@@ -3,6 +3,7 @@
 Capabilities are methods a system has or has not; tasks ask for them and never for a class:
 
     embed(batch, field)   -> (B, D)   unit vectors of one field, comparable between fields
+    embed_side(batch, side) -> (B, D) unit vectors of all that stands on one side of retrieval
     score(a, b)           -> (A, B)   similarity of two sets of embeddings; dot product by default
     score_pairs(batch)    -> (B,)     how well the two sides of each row match
     predict(batch)        -> (B, C)   class probabilities, or (B,) values
@@ -190,6 +191,7 @@ class System(nn.Module, ABC):
             name
             for name, protocol in (
                 ("embed", Embeds),
+                ("embed_side", EmbedsSides),
                 ("score_pairs", ScoresPairs),
                 ("predict", Predicts),
                 ("generate", Generates),
@@ -206,6 +208,17 @@ class Embeds(Protocol):
 
     def embed(self, batch: Batch, field: str) -> Float[Tensor, "batch width"]:
         """Unit vectors of a field; NaN in rows without it."""
+        ...
+
+
+@runtime_checkable
+class EmbedsSides(Protocol):
+    """Maps all fields of the query, or all of the target, to one vector."""
+
+    def embed_side(
+        self, batch: Batch, side: Literal["query", "target"]
+    ) -> Float[Tensor, "batch width"]:
+        """Unit vectors of whatever a row has on that side; NaN in rows that have nothing there."""
         ...
 
 

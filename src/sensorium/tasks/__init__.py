@@ -8,6 +8,7 @@ from sensorium.tasks.captioning import Captioning
 from sensorium.tasks.prediction import Classification, Regression
 from sensorium.tasks.reconstruction import Reconstruction
 from sensorium.tasks.retrieval import Retrieval
+from sensorium.tasks.universal import UniversalRetrieval
 from sensorium.types import Schema, UserError
 from sensorium.types.names import did_you_mean
 
@@ -20,6 +21,7 @@ TASKS: dict[str, type[Task]] = {
         QuestionAnswering,
         Captioning,
         Reconstruction,
+        UniversalRetrieval,
     )
 }
 
@@ -31,7 +33,7 @@ def get_task(
     max_rows: int | None = None,
     whole_groups: bool = False,
 ) -> Task:
-    """The task of that name; the rest is for retrieval.
+    """The task of that name; the rest is for retrieval, and `max_rows` for universal retrieval too.
 
     Raises:
         UserError: there is none; the message suggests the nearest.
@@ -40,6 +42,8 @@ def get_task(
         raise UserError(f"unknown task '{name}'. {did_you_mean(name, TASKS)}")
     if name == Retrieval.name:
         return Retrieval(pools, max_rows, whole_groups)
+    if name == UniversalRetrieval.name:
+        return UniversalRetrieval(max_rows)
     return TASKS[name]()
 
 
@@ -54,6 +58,8 @@ def guess_task(schema: Schema, target: str | None = None) -> str:
         return "vqa"
     if labels := schema.find(role="label"):
         return "regression" if labels[0].modality == "number" else "classification"
+    if any(len(schema.find(role=side)) > 1 for side in ("query", "target")):
+        return UniversalRetrieval.name
     return "vqa" if schema.find(modality="conversation") else "retrieval"
 
 
@@ -67,6 +73,7 @@ __all__ = [
     "Regression",
     "Retrieval",
     "Task",
+    "UniversalRetrieval",
     "get_task",
     "guess_task",
 ]

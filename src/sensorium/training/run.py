@@ -94,7 +94,7 @@ class Run:
 
         Scores on its own test rows are kept in the run folder, with a few rows as examples unless
         `samples` is false or it was trained on data that are not to be shown. `pools`, `max_rows`
-        and `whole_groups` are for retrieval; see `Retrieval`. `missing`, as in `open_data`, hides
+        and `whole_groups` are for retrieval (`max_rows` also for universal retrieval); see `Retrieval`. `missing`, as in `open_data`, hides
         other fields than the run's data do; such scores are not kept.
         """
         task = get_task(
@@ -215,8 +215,8 @@ def train(
         system: a name of the catalogue, `path/to/file.py:ClassName`, or a class.
         data: what `sensorium.open` takes or gives.
         out: the run folder.
-        task: `retrieval`, `classification`, `regression`, `vqa`, `captioning` or `reconstruction`; guessed
-            from the roles if None.
+        task: `retrieval`, `universal-retrieval`, `classification`, `regression`, `vqa`, `captioning` or
+            `reconstruction`; guessed from the roles if None.
         target: the field or column to be predicted.
         size: `nano` or `paper`.
         settings: of the system, by dotted path.
