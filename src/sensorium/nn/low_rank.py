@@ -8,7 +8,7 @@ from sensorium.types import MissingExtra
 ALPHA = 16
 
 
-def with_low_rank(model: LanguageModel, rank: int) -> LanguageModel:
+def with_low_rank(model: LanguageModel, rank: int, alpha: int = ALPHA) -> LanguageModel:
     """The model with a narrow product beside each matrix of its layers, at first nothing.
 
     Their parameters have `.lora_` in their names. Words are read and said with the same vectors as
@@ -17,6 +17,7 @@ def with_low_rank(model: LanguageModel, rank: int) -> LanguageModel:
     Args:
         model: which is changed in place.
         rank: of the products.
+        alpha: they are multiplied by `alpha / rank`.
 
     Raises:
         MissingExtra: `peft` is not installed.
@@ -36,7 +37,7 @@ def with_low_rank(model: LanguageModel, rank: int) -> LanguageModel:
     }
     config = peft.LoraConfig(
         r=rank,
-        lora_alpha=ALPHA,
+        lora_alpha=alpha,
         target_modules=list(matrices),
         # GPT-2 and its kind store their matrices the other way round, all of them
         fan_in_fan_out=any(matrices.values()),

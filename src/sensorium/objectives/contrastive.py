@@ -103,6 +103,41 @@ def info_nce(
         )
 
 
+def info_nce_among(
+    a: Float[Tensor, "pairs width"],
+    b: Float[Tensor, "pairs width"],
+    others: Float[Tensor, "others width"],
+    scale: Float[Tensor, ""],
+    *,
+    groups: Int[Tensor, "pairs"],
+    other_groups: Int[Tensor, "others"],
+    gather: bool = False,
+) -> Float[Tensor, "pairs"]:
+    """The cross-entropy of finding the partner among all partners and further candidates, one way.
+
+    Args:
+        a: vectors that ask.
+        b: their partners, row by row.
+        others: candidates that are nobody's partner, such as hard negatives; those of all rows are there
+            for all.
+        scale: factor of the dot products.
+        groups: integers; a candidate with the same as the partner is right as well, and left out.
+        other_groups: of the further candidates.
+        gather: take candidates from all processes; all must call.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        a, keys, group, own = a.float(), b.float(), groups, 0
+        others = others.float()
+        if gather:
+            keys, own = gather_rows(keys)
+            group, _ = gather_rows(group)
+            others, _ = gather_rows(others)
+            other_groups, _ = gather_rows(other_groups)
+        keys, group = torch.cat([keys, others]), torch.cat([group, other_groups])
+        among, _ = _log_sum_exp(a, keys, scale, group, own, False)
+        return among - scale * (a * keys[own : own + len(a)]).sum(1)
+
+
 def sigmoid_loss(
     a: Float[Tensor, "pairs width"],
     b: Float[Tensor, "pairs width"],

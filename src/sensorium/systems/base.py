@@ -23,6 +23,8 @@ from jaxtyping import Float, Shaped
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from sensorium.data import Data, MediaCache
+from sensorium.data.sources import Rows
 from sensorium.modalities.base import View
 from sensorium.modalities.text import Tokenizer
 from sensorium.nn.encoders import modules_of_fields
@@ -235,6 +237,20 @@ class ComparesRows(Protocol):
 
     def compare(self, embedded: dict[str, Shaped[Tensor, "rows ..."]]) -> dict[str, Loss]:
         """The losses, from the embeddings of one or several batches, one after another."""
+        ...
+
+
+@runtime_checkable
+class Mines(Protocol):
+    """Chooses what its training rows are to be seen with, such as hard negatives."""
+
+    @property
+    def partnered(self) -> tuple[str, ...]:
+        """The fields that a row is given of its partner; `of_partner` says what they are called."""
+        ...
+
+    def mine(self, data: Data, seed: int, cache: MediaCache | None) -> Rows:
+        """For each row of the data the number of its partner, -1 for none; asked between stages."""
         ...
 
 

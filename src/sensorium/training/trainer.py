@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.data import Data, MediaCache, read_batches, train_batches
-from sensorium.systems.base import ComparesRows, System
+from sensorium.data.partners import Partnered, with_partners
+from sensorium.modalities.base import View
+from sensorium.systems.base import ComparesRows, Mines, System
 from sensorium.training import checkpoints
 from sensorium.training.budget import Budget
 from sensorium.training.checkpoints import Progress
@@ -91,6 +93,8 @@ class Trainer:
         if checkpoint is not None:
             self.progress = checkpoints.load_progress(checkpoint)
             checkpoints.load_model(checkpoint, self.system)
+        elif any(stage.restarts for stage in self.stages):
+            self._write(self._first_file, self.system.state_dict())
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self.progress.step)
         with _interruption() as self.interrupted:
@@ -100,10 +104,41 @@ class Trainer:
                     # losses of one stage say nothing about those of another
                     self.progress.best_loss, self.progress.stale = None, 0
                     checkpoint = None
-                if checkpoint is None:
-                    self.system.begin(self.stages[number].name)
+                self._enter(number, is_resumed=checkpoint is not None)
                 self._run_stage(self.stages[number], checkpoint)
         return self.progress
+
+    def _enter(self, number: int, is_resumed: bool) -> None:
+        """What happens once when a stage begins, and what it found then if it is gone on with."""
+        stage, system = self.stages[number], self.system
+        if stage.mines and not is_resumed:
+            assert isinstance(system, Mines)
+            system.eval()
+            with torch.no_grad():
+                partner = system.mine(self.data, self.seed, self.cache)
+            self._write(self._partners_file, {"partner": torch.from_numpy(partner)})
+        if any(each.mines for each in self.stages[: number + 1]):
+            assert isinstance(system, Mines)
+            partner = read_tensors(self._partners_file)["partner"].numpy()
+            self.rows: Data = with_partners(self.data, partner, system.partnered)
+        else:
+            self.rows = self.data
+        if not is_resumed:
+            if stage.restarts:
+                system.load_state_dict(read_tensors(self._first_file))
+            system.begin(stage.name)
+        system.stage = stage.name
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        """A file that all processes will read."""
+        if self.accelerator.is_main_process:
+            write_tensors(path, tensors)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def _views(self) -> dict[str, View]:
+        views = self.system.views()
+        return self.rows.viewed(views) if isinstance(self.rows, Partnered) else views
 
     def _run_stage(self, stage: Stage, checkpoint: Path | None) -> None:
         """One stage, from its beginning or from a checkpoint within it.
@@ -111,7 +146,6 @@ class Trainer:
         The system ends with the weights that the stage leaves: with patience those of the lowest
         validation loss, else their running average if the stage has one.
         """
-        self.system.stage = stage.name
         trained = select_trained(self.system, stage)
         optimizer = build_optimizer(trained, stage)
         average = WeightAverage(self.system, stage.ema) if stage.ema else None
@@ -320,8 +354,8 @@ class Trainer:
     def _batches(self, stage: Stage, first: int, num_steps: int) -> Iterator[list[Batch]]:
         return iter(
             train_batches(
-                self.data,
-                self.system.views(),
+                self.rows,
+                self._views,
                 batch_size=stage.batch_size,
                 seed=int(draws.integers("stage", self.seed, self.progress.stage)) >> 1,
                 start_step=first,
@@ -447,7 +481,7 @@ class Trainer:
             counts: dict[str, Tensor] = {}
             weights: dict[str, float] = {}
             for batch in read_batches(
-                self.data, rows, self.system.views(), batch_size=stage.batch_size, cache=self.cache
+                self.rows, rows, self._views, batch_size=stage.batch_size, cache=self.cache
             ):
                 if not batch.size:
                     continue
@@ -469,6 +503,14 @@ class Trainer:
     @property
     def _best_file(self) -> Path:
         return self.folder.checkpoints / "best.safetensors"
+
+    @property
+    def _first_file(self) -> Path:
+        return self.folder.checkpoints / "first.safetensors"
+
+    @property
+    def _partners_file(self) -> Path:
+        return self.folder.checkpoints / "partners.safetensors"
 
     @property
     def _out_of_patience(self) -> bool:

@@ -27,6 +27,9 @@ class Stage(BaseModel):
         gradient_clip: the largest gradient norm; None for no limit.
         ema: the decay of the running average of the weights that is evaluated and saved; None for
             the raw weights.
+        mines: when it begins, each training row gets a partner that the system chooses by what it has
+            learned so far; later stages keep them.
+        restarts: it begins with the weights that the run began with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,3 +48,5 @@ class Stage(BaseModel):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     gradient_clip: float | None = 1.0
     ema: float | None = Setting(default=None, gt=0, lt=1)
+    mines: bool = False
+    restarts: bool = False
