@@ -37,7 +37,7 @@ OPTIONS = {
     },
     "predict": {"--out", "--device"},
     "embed": {"--field", "--out", "--device"},
-    "translate": {"--from", "--to", "--out", "--device"},
+    "translate": {"--from", "--to", "--out", "--keep", "--set", "--device"},
     "tokenize": {"--device", "--cache"},
     "index": {
         "--into", "--key", "--delete", "--prune", "--graph-from", "--device", "--no-samples",

@@ -243,12 +243,31 @@ def translate(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="The folder to write into.")
     ] = Path("translated"),
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="FIELD:X1,Y1,X2,Y2",
+            help="The part of a picture or map in --from and --to that stays, as shares of its sides; "
+            "the rest is filled anew. Repeatable.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="How tokens are chosen: steps, temperature, top_k, top_p, seed, or guidance.FIELD=3 to "
+            "follow a field closely. Repeatable.",
+        ),
+    ] = None,
     device: DeviceOption = None,
 ) -> None:
     """Predict whole fields of new rows, such as depth from a picture.
 
-    Names of several fields are divided by commas. The folder gets a file for each row and field, and
-    rows.jsonl, which names them and can be opened as data.
+    Names of several fields are divided by commas. A system that chains, such as fourm, predicts them in
+    their order, each from those before it as well. The folder gets rows.jsonl, which can be opened as
+    data, and a file for each picture or map.
 
     Example: sensorium translate runs/multimae new/ --from image --to depth,segments --out told
     """
@@ -258,8 +277,36 @@ def translate(
     from sensorium.training.translating import translate as translate_rows
 
     names = [[name.strip() for name in text.split(",") if name.strip()] for text in (given, wanted)]
-    number = translate_rows(load(run, _name(device)), data, out, given=names[0], wanted=names[1])
+    number = translate_rows(
+        load(run, _name(device)),
+        data,
+        out,
+        given=names[0],
+        wanted=names[1],
+        keep=read_boxes(keep),
+        filling=read_settings(settings)[0],
+    )
     show(f"Wrote {out / TABLE}: {plural(number, 'row')}")
+
+
+def read_boxes(texts: list[str] | None) -> dict[str, list[float]]:
+    """Boxes by field, from `FIELD:X1,Y1,X2,Y2` texts.
+
+    Raises:
+        UserError: a text is not of that form.
+    """
+    from sensorium.types.errors import UserError
+
+    boxes = {}
+    for text in texts or ():
+        name, _, numbers = text.partition(":")
+        try:
+            boxes[name] = [float(number) for number in numbers.split(",")]
+        except ValueError:
+            boxes[name] = []
+        if len(boxes[name]) != 4:
+            raise UserError(f"--keep {text}: expected FIELD:X1,Y1,X2,Y2, such as image:0,0,0.5,1")
+    return boxes
 
 
 def tokenize(

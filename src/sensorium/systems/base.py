@@ -10,6 +10,7 @@ Capabilities are methods a system has or has not; tasks ask for them and never f
     generate(batch, how)  -> B texts  what is answered in each row
     choose(batch, texts)  -> (B, C)   log-likelihood of each of some answers
     reconstruct(batch, fields) -> Entries   of each field, as a row could have them
+    chain(batch, fields, how) -> Entries    the same, each field from those before it too
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
@@ -310,6 +311,28 @@ class Reconstructs(Protocol):
 
     def reconstruct(self, batch: Batch, fields: Sequence[str]) -> dict[str, Entries]:
         """One entry of each field for each row, collated as rows that have it are."""
+        ...
+
+
+@runtime_checkable
+class Chains(Reconstructs, Protocol):
+    """Predicts fields one after another, each from those before it as well."""
+
+    config: Any
+    """Settings, of which `filling` says how tokens are chosen."""
+
+    def places(self, field: str, box: Sequence[float]) -> Bool[Tensor, "places"]:
+        """Which places of a field lie in a box (x1, y1, x2, y2, as shares of its sides)."""
+        ...
+
+    def chain(
+        self,
+        batch: Batch,
+        fields: Sequence[str],
+        how: Any,
+        keep: Mapping[str, Bool[Tensor, "batch places"]] | None = None,
+    ) -> dict[str, Entries]:
+        """As `reconstruct`, in the order of the fields; of those in `keep`, some places stay."""
         ...
 
 

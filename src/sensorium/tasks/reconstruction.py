@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, cast
 
@@ -89,7 +90,7 @@ class Reconstruction(Task):
                 if not targets or not bool(there.any()):
                     continue
                 kept = batch.take(there.nonzero().squeeze(1))
-                shown = kept.without(*(name for name in kept if name not in given))
+                shown = only_given(kept, given, system, data.schema)
                 with reader.asking():
                     said = system.reconstruct(shown, targets)
                 for name in targets:
@@ -119,6 +120,14 @@ class Reconstruction(Task):
             examples=examples,
             faults=tuple(reader.faults),
         )
+
+
+def only_given(batch: Batch, given: Sequence[str], system: Reconstructs, schema: Schema) -> Batch:
+    """Rows with nothing but some fields, and what belongs to these, such as the classes of boxes."""
+    of_system = {*system.sources, *system.reconstructed}
+    shown = [name for name in batch if name in given]
+    shown += [name for name in batch if name not in of_system and schema[name].of in given]
+    return batch.only(*shown)
 
 
 def _measures(system: Reconstructs, reader: Reader) -> dict[str, FieldErrors]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,16 +12,19 @@ import torch
 
 from sensorium.data import Data
 from sensorium.modalities.base import Predictable, PredictableMedia, get_modality
-from sensorium.systems.base import Reconstructs
+from sensorium.systems.base import Chains, Reconstructs, System
 from sensorium.tasks.base import Reader
+from sensorium.tasks.reconstruction import only_given
 from sensorium.training.files import write_aside
 from sensorium.training.folder import RunFolder
 from sensorium.training.run import Run
-from sensorium.types import Entries, Field, UserError
+from sensorium.types import Batch, Entries, Field, UserError
 from sensorium.types.names import did_you_mean
 
 ROWS_AT_ONCE = 64
 TABLE = "rows.jsonl"
+
+Box = Sequence[float]
 
 
 def translate(
@@ -31,10 +34,14 @@ def translate(
     *,
     given: Sequence[str] = (),
     wanted: Sequence[str] = (),
+    keep: Mapping[str, Box] | None = None,
+    filling: Mapping[str, Any] | None = None,
 ) -> int:
     """Predict fields, and write them into a folder: a table, and a file for each picture or map.
 
     The table, `rows.jsonl`, can be opened as data. Rows that have none of the given fields are left out.
+    A system that chains predicts each field from those before it as well, in the order in which they are
+    wanted.
 
     Args:
         run: of a system that reconstructs.
@@ -42,6 +49,9 @@ def translate(
         out: the folder.
         given: the fields that are read; all that the system reads, but for those wanted, if empty.
         wanted: those that are predicted; all that the system predicts, but for those given, if empty.
+        keep: of fields that are given and wanted, the part that stays as it is (x1, y1, x2, y2, as shares
+            of the sides); the rest is filled anew.
+        filling: how a system that chains chooses tokens, where it is not as its settings say.
 
     Returns:
         How many rows were written.
@@ -61,13 +71,16 @@ def translate(
         if name not in system.reconstructed:
             known = did_you_mean(name, system.reconstructed)
             raise UserError(f"'{name}' is not predicted by this run. {known}")
-    read = list(given) or [name for name in system.sources if name not in wanted]
+    keep = dict(keep or {})
+    read = list(given) or [name for name in system.sources if name not in wanted or name in keep]
     told = list(wanted) or [name for name in system.reconstructed if name not in given]
-    if not read or not told or set(read) & set(told):
+    if not read or not told or ({*read} & {*told}) != {*keep}:
         raise UserError(
             f"nothing to be predicted: from {', '.join(read) or 'nothing'} to "
-            f"{', '.join(told) or 'nothing'}. Name different fields with --from and --to"
+            f"{', '.join(told) or 'nothing'}. Name different fields with --from and --to, and one of which "
+            "a part stays in both"
         )
+    say = _chained(system, told, keep, filling or {})
     rows = run.rows_of(data)
     reader = Reader(system, rows, ROWS_AT_ONCE, None)
     folder = Path(out)
@@ -81,7 +94,7 @@ def translate(
         if not kept.size:
             continue
         with reader.asking():
-            said = system.reconstruct(kept.without(*(n for n in kept if n not in read)), told)
+            said = say(only_given(kept, read, system, run.schema))
         table = [{"key": key} for key in kept.keys]
         for name, entries in said.items():
             cells = _cells(entries, run.schema[name], reader, folder, kept.index.tolist())
@@ -91,6 +104,27 @@ def translate(
     text = "\n".join(lines) + "\n"
     write_aside(folder / TABLE, lambda aside: aside.write_text(text, encoding="utf-8"))
     return len(lines)
+
+
+def _chained(
+    system: Reconstructs, told: Sequence[str], keep: Mapping[str, Box], filling: Mapping[str, Any]
+) -> Callable[[Batch], dict[str, Entries]]:
+    """How rows are asked."""
+    if not isinstance(system, Chains):
+        if keep or filling:
+            raise UserError(
+                f"system '{cast(System, system).name}' predicts fields at once: it keeps no part of one "
+                "(--keep), and has no settings of how they are filled (--set)"
+            )
+        return lambda batch: system.reconstruct(batch, told)
+    how = system.config.override({f"filling.{name}": value for name, value in filling.items()})
+    places = {name: system.places(name, box) for name, box in keep.items()}
+
+    def say(batch: Batch) -> dict[str, Entries]:
+        kept = {name: each.expand(batch.size, -1) for name, each in places.items()}
+        return system.chain(batch, told, how.filling, kept)
+
+    return say
 
 
 def _cells(

@@ -42,13 +42,13 @@ SIZE = {
     "max_tokens": 24,
     "filling": {"steps": 1},
 }
-STEPS = 600
+STEPS = 1200
 ROWS = 64
-PAIR = {"width": 36, "pictures_alone": 0.0}  # three have about the weights of one of width 64
+PAIR = {"width": 36, "pictures_alone": 1.0}  # three have about the weights of one of width 64
 
 
 def _begun(part: Part, settings: Mapping[str, Any], budget: str = "") -> Arm:
-    options = {"stages": [MASKED], "learning_rate": 3e-3}
+    options = {"stages": [MASKED], "batch_size": 32, "learning_rate": 3e-3}
     return Arm("fourm", part, {**SIZE, **settings}, options, budget=budget, start="codes")
 
 
@@ -117,7 +117,7 @@ CLAIM = Claim(
     budget=f"{STEPS}steps",
     options={"validation_rows": 0, "augment": False, "batch_size": 64},
     measure="sensorium.claims.catalogue.fourm:measure",
-    hours=1.0,
+    hours=0.6,
 )
 
 

@@ -36,7 +36,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self, cast
 
+from jaxtyping import Bool
 from pydantic import Field as Setting
+from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.modalities.base import View
@@ -67,6 +69,7 @@ from sensorium.systems.masked.fourm_tokens import (
     NumberTokens,
 )
 from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
+from sensorium.types.names import did_you_mean
 
 TOKENIZE, MASKED = "tokenize", "masked"
 
@@ -294,6 +297,17 @@ class FourM(System):
             UserError: it does not predict one of them, or does not read what it is to be guided by.
         """
         return self.chains.say(batch, fields, how, keep or {})
+
+    def places(self, field: str, box: Sequence[float]) -> Bool[Tensor, "places"]:
+        """Which places of a picture or map have their middle in a box (x1, y1, x2, y2, as shares).
+
+        Raises:
+            UserError: there is no such picture or map, or nothing or all of it lies in the box.
+        """
+        grids = {grid.field.name: grid for grid in self._grids}
+        if field not in grids:
+            raise UserError(f"keep: '{field}' has no places. {did_you_mean(field, grids)}")
+        return grids[field].within(box)
 
     # ------------------------------------------------------------------ parts
 

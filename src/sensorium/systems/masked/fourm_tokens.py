@@ -6,7 +6,7 @@ A token is a number in the vocabulary of its field, and has a place of its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -165,6 +165,26 @@ class GridTokens(FieldTokens):
     def positions(self, width: int) -> Float[Tensor, "places width"]:
         """Vectors of rows and columns."""
         return grid_waves(self.tokenizer.patches.side, width)
+
+    def within(self, box: Sequence[float]) -> Bool[Tensor, "places"]:
+        """The places whose middle lies in a box: x1, y1, x2, y2, as shares of the sides.
+
+        Raises:
+            UserError: it is no box, or none lies in it, or all do.
+        """
+        side = self.tokenizer.patches.side
+        middles = (torch.arange(side) + 0.5) / side
+        column, row = (
+            (low <= middles) & (middles < high) for low, high in zip(box[:2], box[2:], strict=False)
+        )
+        found = (row[:, None] & column).flatten()
+        if not 0 < int(found.sum()) < len(found):
+            raise UserError(
+                f"keep: of '{self.field.name}', {int(found.sum())} of {len(found)} places lie in the "
+                f"box {', '.join(f'{edge:g}' for edge in box)}; expected x1, y1, x2, y2 between 0 and 1, "
+                "around some of them"
+            )
+        return found.to(self.mark.device)
 
     def read(self, batch: Batch) -> Words:
         """The codes."""
