@@ -10,7 +10,7 @@ import sensorium as sm
 from sensorium.data import read_batches
 from sensorium.modalities.maps import MapView
 from sensorium.playground import view
-from sensorium.playground.maps import FAR, FARTHEST, NEAR, kinds, temperature
+from sensorium.playground.maps import FAR, FARTHEST, NEAR, kinds, palette, temperature
 from sensorium.playground.pictures import pictures
 
 # These may change only together with `VERSION` in playground/base.py.
@@ -136,4 +136,27 @@ def test_aligned_rows_tell_of_one_scene_in_all_their_fields():
             assert (row["segments"][int(y1) : int(y2), int(x1) : int(x2)] > 0).any()
     schema = sm.open("playground:aligned").schema
     read = [field.name for field in schema if field.role in ("query", "target", "input")]
-    assert read == ["image", "depth", "segments", "caption", "boxes", "things"]
+    assert read == [
+        *("image", "depth", "segments", "caption", "boxes", "things", "palette", "about")
+    ]
+
+
+def test_a_palette_has_the_most_frequent_colours():
+    image = np.zeros((10, 10, 3), dtype=np.uint8)
+    image[:6] = (200, 10, 70)
+    image[6:9] = (31, 32, 255)
+    image[9, :] = (33, 33, 33)
+    found = palette(image)
+    # the middles of steps of 32: 200 lies in [192, 224), 10 in [0, 32), 70 in [64, 96)
+    assert list(found.values())[:4] == [208, 16, 80, 0.6]
+    assert list(found.values())[4:8] == [16, 48, 240, 0.3]
+    assert list(found.values())[8:] == [48, 48, 48, 0.1]
+    assert list(palette(image[:6]).values())[4:] == [None] * 8
+
+
+def test_what_is_said_about_a_row_is_true():
+    rows = view("aligned", objects="1-3")
+    for index in (0, 7, 20_500):
+        row = rows[index]
+        assert row["count"] == str(len(row["objects"]))
+        assert row["covered"] == pytest.approx((row["segments"] > 0).mean())

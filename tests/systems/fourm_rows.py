@@ -23,9 +23,21 @@ SCHEMA = Schema(
         Field(name="things", modality="category", of="boxes", fitted={"classes": ["a", "b", "c"]}),
         Field(name="place", modality="category", fitted={"classes": ["in", "out", "far"]}),
         Field(name="price", modality="number", fitted={"mean": 2.0, "std": 0.5}),
+        Field(
+            name="visit",
+            modality="table",
+            columns={"age": "number", "sex": "category", "day": "date"},
+            fitted={
+                "columns": {
+                    "age": {"mean": 50.0, "std": 10.0},
+                    "sex": {"classes": ["f", "m"]},
+                    "day": {"mean": 100.0, "std": 20.0},
+                }
+            },
+        ),
     ]
 )
-FIELDS = ("image", "depth", "segments", "caption", "boxes", "place", "price")
+FIELDS = ("image", "depth", "segments", "caption", "boxes", "place", "price", "visit")
 GRIDS = ("image", "depth", "segments")
 
 
@@ -63,8 +75,18 @@ def rows(count=6, seed=0):
         "things": Entries(things, of, item),
         "place": entries(whole(3)),
         "price": entries(torch.rand(count, generator=generator) + 1.5),
+        "visit": entries(*visits(count, generator)),
     }
     return Batch(fields, [str(k) for k in range(count)], row, seed=seed)
+
+
+def visits(count, generator):
+    """Rows of a table, of which some cells are empty, none of the first column."""
+    values = torch.randn(count, 3, generator=generator)
+    values[:, 1] = torch.randint(0, 3, (count,), generator=generator)
+    filled = torch.rand(count, 3, generator=generator) < 0.7
+    filled[:, 0] = True
+    return values * filled, filled
 
 
 def texts_of(entries):

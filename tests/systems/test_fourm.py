@@ -63,6 +63,10 @@ def test_tokens_say_all_that_fields_say():
             for part in ("row", "item"):
                 assert torch.equal(getattr(again[name], part), getattr(batch[name], part))
             assert torch.equal(again["things"].values, batch["things"].values)
+        elif name == "visit":
+            assert torch.equal(again[name].mask, batch[name].mask)
+            away = (again[name].values - batch[name].values.clamp(-3, 3)).abs()
+            assert away[:, 1].max() == 0 and away.max() <= 3 / 6 + 1e-6
         elif name == "price":
             assert (again[name].values - batch[name].values).abs().max() <= 3 * 0.5 / 6 + 1e-6
         else:
@@ -264,7 +268,7 @@ def test_losses_are_means_over_the_asked_tokens_of_the_batch_divided_by_all_fiel
         loss = seen["losses"][name]
         assert float(loss.count) == len(each)
         assert loss.per_item.tolist() == pytest.approx(each, rel=1e-4)
-        total += sum(each) / max(1, len(each)) / 7  # a field that is absent counts in the divisor
+        total += sum(each) / max(1, len(each)) / 8  # a field that is absent counts in the divisor
     found = sum(loss.weight * float(loss.value) for loss in seen["losses"].values())
     assert found == pytest.approx(total, rel=1e-5)
     assert len(seen["losses"]["price"].per_item) == 0

@@ -183,3 +183,26 @@ def test_the_kept_half_of_a_picture_is_read_and_the_other_asked_for(monkeypatch)
     torch.testing.assert_close(states[0][:, 8:], states[1][:, 8:], rtol=0, atol=0)
     assert not torch.allclose(states[0][:, 8:], states[2][:, 8:])
     assert not torch.allclose(found[0], found[1])
+
+
+# ---------------------------------------------------------------------- cells of tables
+
+
+def test_cells_that_are_empty_are_filled_with_words_of_their_column_and_the_others_stay():
+    system, batch = make(number_bins=5), rows(6)
+    stream = FIELDS.index("visit")
+    tokens = system.tokens[stream]
+    # 5 bins, three classes with the unknown one, 5 bins
+    assert (tokens.length, tokens.vocabulary) == (3, 13)
+    with torch.no_grad():  # a model that would say a word of another column everywhere
+        system.words[stream].said.weight.zero_()
+        system.words[stream].said.weight[12] = 50 * torch.ones(24)
+        system.model.decoder_norm.weight.fill_(1.0)
+    said = system.chain(batch, ["visit"], Filling(steps=2))["visit"]
+    assert said.mask.all()
+    filled = batch["visit"].mask
+    assert not filled.all()
+    words = tokens.read(batch.with_fields(visit=said)).ids
+    ranges = torch.tensor([[0, 5], [5, 8], [8, 13]])
+    assert ((words >= ranges[:, 0]) & (words < ranges[:, 1])).all()
+    assert torch.equal(words[filled], tokens.read(batch).ids[filled])

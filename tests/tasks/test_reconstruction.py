@@ -220,6 +220,18 @@ def test_what_was_collated_can_be_shown(field):
     )
 
 
+CELLS = Field(
+    name="v",
+    modality="table",
+    columns={"age": "number", "sex": "category", "day": "date"},
+    fitted={
+        "columns": {
+            "age": {"mean": 50.0, "std": 10.0},
+            "sex": {"classes": ["f", "m"]},
+            "day": {"mean": 19000.0, "std": 1.0},
+        }
+    },
+)
 TOKENIZER = Tokenizer.train(["a red ball", "a blue box near a red ball"] * 5, 300)
 
 
@@ -273,6 +285,7 @@ def test_nothing_measures_boxes():
         (Field(name="t", modality="text"), TextView(tokenizer=TOKENIZER), "a red box", "a red box"),
         (Field(name="k", modality="category", fitted={"classes": ["a", "b"]}), None, "b", "b"),
         (Field(name="n", modality="number"), None, 2.5, 2.5),
+        (CELLS, None, *[{"age": 60.0, "sex": "m", "day": "2022-01-10"}] * 2),
         (Field(name="b", modality="boxes"), None, [0.25, 0.5, 0.75, 1.0], [0.25, 0.5, 0.75, 1.0]),
         (
             Field(name="b", modality="boxes", options={"format": "xywh"}),

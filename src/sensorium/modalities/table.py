@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sensorium.modalities.base import Modality, View, is_missing
+from sensorium.modalities.base import Predictable, View, is_missing
 from sensorium.modalities.cells import LARGEST, to_class, to_days, to_number
 from sensorium.modalities.scalars import most_frequent, spread
 from sensorium.types import BadValue, Field, UserError
@@ -26,7 +26,7 @@ class TableView(View):
     """Nothing to ask for: a row has the size its columns give it."""
 
 
-class Table(Modality):
+class Table(Predictable):
     """Columns of the kinds `number`, `category` and `date`, named in `field.columns`.
 
     Numbers and dates (days since 1970) are standardised by the training rows. Categories are codes
@@ -123,6 +123,24 @@ class Table(Modality):
         rows = torch.from_numpy(np.stack(values))
         filled = ~rows.isnan()
         return rows.nan_to_num(nan=0.0), filled
+
+    def uncollate(
+        self, value: Float[Tensor, "columns"], field: Field, view: Any
+    ) -> Float[np.ndarray, "columns"]:
+        """The row; whoever predicts it fills all cells."""
+        return value.float().cpu().numpy()
+
+    def as_cell(self, value: Float[np.ndarray, "columns"], field: Field) -> dict[str, Any]:
+        """The cell of each column, in its own unit; nothing for a class that no training row has."""
+        cells: dict[str, Any] = {}
+        for number, (column, kind) in zip(value, field.columns.items(), strict=True):
+            known = _fitted(field)[column]
+            if kind == "category":
+                cells[column] = known["classes"][int(number) - 1] if number else None
+            else:
+                original = float(number) * known["std"] + known["mean"]
+                cells[column] = original if kind == "number" else str(_day(original))
+        return cells
 
     def show(self, value: Any, field: Field) -> str:
         """`age: 61, sex: f`; empty cells are left out."""

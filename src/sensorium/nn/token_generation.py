@@ -80,12 +80,18 @@ class Filler:
         self._hidden = [(every - streams, weight) for streams, weight in guided]
         self._hidden.append((every, 1.0 - sum(weight for _, weight in guided)))
 
-    def fill_grid(self, stream: int, free: Bool[Tensor, "batch places"]) -> Picked:
+    def fill_grid(
+        self,
+        stream: int,
+        free: Bool[Tensor, "batch places"],
+        allowed: Bool[Tensor, "places vocabulary"] | None = None,
+    ) -> Picked:
         """A grid whose free places are filled; what is said is read from then on.
 
         Args:
             stream: the grid.
             free: its places that are to be filled; the others stay as they are.
+            allowed: which words may stand at each place; None for any at all.
         """
         places, steps = free.shape[1], self._how.steps
         order = self._draw(f"stream {stream}, order", places).masked_fill(~free, 2.0)
@@ -97,6 +103,8 @@ class Filler:
                 continue
             asked = side_by_side([self.read[stream]._replace(real=now)])
             scores = self._scores(self._contexts(), stream, asked)
+            if allowed is not None:
+                scores = scores.masked_fill(~allowed[asked.place], -torch.inf)
             words = self._choose(scores.flatten(0, 1), aims.gather(1, asked.place).flatten())
             grid = self.read[stream].word.clone()
             grid[now] = words.view_as(asked.word)[asked.real]

@@ -19,6 +19,13 @@ NEAREST, FARTHEST = 700, 5500
 NEAR, FAR = (6000, 7000), (9000, 10000)
 COLD, WARM = (80, 140), (200, 260)
 THINGS = (280, 950)
+# Of a palette: how many colours, and how wide the steps of each channel.
+COLOURS, STEP = 3, 32
+PALETTE = [
+    f"colour {number} {part}"
+    for number in range(1, COLOURS + 1)
+    for part in ("red", "green", "blue", "share")
+]
 
 
 class Ground(NamedTuple):
@@ -145,9 +152,10 @@ class Layers(Maps):
 class Aligned(Maps):
     """Scenes with all that can be told of them: what each field says of the others.
 
-    Columns: those of `maps`, and boxes, one for each thing. Picture, depth, segments, caption, boxes and
-    the names of things may be read, infrared and the label not. Of the distance of the ground nothing but
-    depth tells.
+    Columns: those of `maps`; boxes, one for each thing; of a palette, the three colours that most pixels
+    have, and what share of them (`colour 1 red`, ..., `colour 1 share`); `count` of things, and `covered`,
+    the share of the picture that they cover. Infrared and the label may not be read, all else may. Of the
+    distance of the ground nothing but depth tells.
     """
 
     name = "aligned"
@@ -164,10 +172,32 @@ class Aligned(Maps):
             *fields,
             {"name": "boxes", "modality": "boxes", "of": "image"},
             {"name": "things", "modality": "category", "of": "boxes", "column": "objects"},
+            {"name": "palette", "modality": "table", "columns": dict.fromkeys(PALETTE, "number")},
+            {
+                "name": "about",
+                "modality": "table",
+                "columns": {"count": "category", "covered": "number"},
+            },
         ]
 
     def _row(self, split: str, number: int) -> Row:
-        return super()._row(split, number) | {"boxes": self._scene(split, number).boxes()}
+        row, scene = super()._row(split, number), self._scene(split, number)
+        covered = int((row["segments"] > 0).sum()) / row["segments"].size
+        about = {"count": str(len(scene.things)), "covered": covered}
+        return row | {"boxes": scene.boxes(), **palette(row["image"]), **about}
+
+
+def palette(image: NDArray[np.uint8]) -> dict[str, float | None]:
+    """The colours that most pixels of a picture have, in steps of 32; nothing where there are fewer."""
+    steps = (image // STEP).reshape(-1, 3).astype(np.int64)
+    colours, counts = np.unique(steps @ (1, STEP, STEP * STEP), return_counts=True)
+    order = np.lexsort((colours, -counts))[:COLOURS]
+    numbers: list[float] = []
+    for code, count in zip(colours[order].tolist(), counts[order].tolist(), strict=True):
+        parts = (code % STEP, code // STEP % STEP, code // (STEP * STEP))
+        numbers += [float(STEP * part + STEP // 2) for part in parts]
+        numbers.append(count / len(steps))
+    return dict(zip(PALETTE, [*numbers, *[None] * (len(PALETTE) - len(numbers))], strict=True))
 
 
 def _maps(

@@ -95,11 +95,12 @@ def translate(
             continue
         with reader.asking():
             said = say(only_given(kept, read, system, run.schema))
-        table = [{"key": key} for key in kept.keys]
+        table: list[dict[str, Any]] = [{"key": key} for key in kept.keys]
         for name, entries in said.items():
             cells = _cells(entries, run.schema[name], reader, folder, kept.index.tolist())
             for place, cell in cells.items():
-                table[place][name] = cell
+                # a table's cells stand in columns of their own
+                table[place] |= cell if isinstance(cell, dict) else {name: cell}
         lines += [json.dumps(line, ensure_ascii=False) for line in table]
     text = "\n".join(lines) + "\n"
     write_aside(folder / TABLE, lambda aside: aside.write_text(text, encoding="utf-8"))

@@ -7,7 +7,8 @@
     boxes ───── corners and classes ────┘                                  └─ the boxes
 
 All fields become tokens: codes of patches for pictures and maps, by tokenizers that are learned before and
-then stay; words; four corners and a class for each box; one token for a class or a number. Pictures can
+then stay; words; four corners and a class for each box; one token for a class, a number or a cell of a table
+(metadata, palettes, vectors). Pictures can
 also be read as patches. `inputs` tokens of a row are read and `targets` are asked for; how many of each
 field is drawn from Dirichlet distributions. In a share of the rows, pictures are read as patches and
 nothing else is. Of a grid no place is both read and asked for; of a sequence, spans are cut out
@@ -67,6 +68,7 @@ from sensorium.systems.masked.fourm_tokens import (
     FieldTokens,
     GridTokens,
     NumberTokens,
+    TableTokens,
 )
 from sensorium.types import Batch, Card, Entries, Field, Loss, Schema, Stage, UserError
 from sensorium.types.names import did_you_mean
@@ -92,7 +94,7 @@ class FourM(System):
         """Settings.
 
         Attributes:
-            reads: the fields that are read; all of pictures, maps, texts, boxes, classes and numbers if
+            reads: the fields that are read; all of pictures, maps, texts, boxes, classes, numbers and tables if
                 empty.
             gives: the fields that are asked for; all if empty.
             inputs: tokens of a row that are read, and `targets`, that are asked for.
@@ -194,6 +196,8 @@ class FourM(System):
             return BoxTokens(field, classes, c.box_bins, c.max_boxes)
         if field.modality == "category":
             return CategoryTokens(field)
+        if field.modality == "table":
+            return TableTokens(field, c.number_bins)
         return NumberTokens(field, c.number_bins)
 
     def _words(self, tokens: FieldTokens) -> WordStream:

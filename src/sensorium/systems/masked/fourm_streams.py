@@ -22,7 +22,7 @@ from sensorium.types.names import did_you_mean
 
 READS = ("input", "query", "target")
 GRIDS = ("image", "maps")
-READABLE = (*GRIDS, "text", "boxes", "category", "number")
+READABLE = (*GRIDS, "text", "boxes", "category", "number", "table")
 
 ONLY = 1000.0
 """The concentration of pictures that are read alone: of several, about as much of each."""
@@ -102,11 +102,13 @@ class Choice:
                 asked.append(Picked.of(stream, cut.said[:, :-1], cut.said_mask[:, 1:]))
                 answers.append(asked[-1]._replace(word=cut.said[:, 1:]))
                 continue
-            rank = draw("places", tokens.length).argsort(1).argsort(1)
+            # of a table, cells that are filled come first
+            order = draw("places", tokens.length).masked_fill(~found.real, 2.0)
+            rank = order.argsort(1).argsort(1)
             shown = rank < most[0][:, None]
             hidden = ~shown & (rank < (most[0] + most[1])[:, None])
-            read.append(Picked.of(stream, found.ids, shown & found.real))
-            asked.append(Picked.of(stream, found.ids, hidden & found.real))
+            read.append(Picked.of(stream, found.ids, shown))
+            asked.append(Picked.of(stream, found.ids, hidden))
             answers.append(asked[-1])
         for stream, name in enumerate(self.streams.pictures, len(words)):
             rank = batch.uniform(f"{name}, patches", self.streams.of(name).length)

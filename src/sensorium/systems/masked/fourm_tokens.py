@@ -1,4 +1,4 @@
-"""Fields as tokens, and tokens as fields: codes of patches, classes and numbers.
+"""Fields as tokens, and tokens as fields: codes of patches, classes, numbers and cells of tables.
 
 A token is a number in the vocabulary of its field, and has a place of its own.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sensorium.modalities.base import View, get_modality
 from sensorium.modalities.scalars import class_names
+from sensorium.modalities.table import cardinalities
 from sensorium.nn.positions import grid_waves, waves
 from sensorium.nn.token_generation import Filler
 from sensorium.nn.token_streams import Picked
@@ -270,6 +271,60 @@ class NumberTokens(FieldTokens):
         """The middle of the bin."""
         away = ((ids[:, 0] + 0.5) / self.vocabulary * 2 - 1) * DEVIATIONS
         return {self.field.name: one_each(self.mean + self.deviation * away)}
+
+
+class TableTokens(FieldTokens):
+    """A token for each cell of a row of a table: the class, or the bin of a number or date.
+
+    Columns are places, and each has words of its own; empty cells are no tokens, and what no training row
+    has is a class by itself.
+
+    Args:
+        field: the table.
+        bins: into which a number or date may fall.
+
+    Attributes:
+        allowed: the words of each column.
+    """
+
+    allowed: Bool[Tensor, "columns vocabulary"]
+    first: Int[Tensor, "columns"]
+
+    def __init__(self, field: Field, bins: int) -> None:
+        sizes = [number or bins for number in cardinalities(field)]
+        super().__init__(field, len(sizes), sum(sizes))
+        self.bins = bins
+        first = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+        words, last = torch.arange(self.vocabulary), first + torch.tensor(sizes)
+        is_class = torch.tensor([number > 0 for number in cardinalities(field)])
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("is_class", is_class, persistent=False)
+        allowed = (words >= first[:, None]) & (words < last[:, None])
+        self.register_buffer("allowed", allowed, persistent=False)
+        self.is_class: Tensor
+
+    def read(self, batch: Batch) -> Words:
+        """The cells that are filled."""
+        return self.of_firsts(batch, self._tokens)
+
+    def _tokens(self, entries: Entries) -> Made:
+        assert entries.mask is not None
+        binned = in_bins((entries.values / DEVIATIONS + 1) / 2, self.bins)
+        ids = self.first + torch.where(self.is_class, entries.values.long(), binned)
+        return ids.masked_fill(~entries.mask, 0), entries.mask
+
+    def filled(self, filler: Filler, stream: int, known: Bool[Tensor, "batch length"]) -> Picked:
+        """All cells of each row."""
+        return filler.fill_grid(stream, ~known, self.allowed)
+
+    def restore(
+        self, ids: Int[Tensor, "batch length"], real: Bool[Tensor, "batch length"]
+    ) -> dict[str, Entries]:
+        """The row, with the middles of bins."""
+        own = ids - self.first
+        middles = ((own + 0.5) / self.bins * 2 - 1) * DEVIATIONS
+        values = torch.where(self.is_class, own.float(), middles).masked_fill(~real, 0.0)
+        return {self.field.name: one_each(values, real)}
 
 
 def in_bins(shares: Float[Tensor, "*shape"], bins: int) -> Int[Tensor, "*shape"]:
