@@ -78,6 +78,9 @@ DIGESTS = {
     "playground:sounds?objects=1-4": (
         "cf08feec8995bce13efa1b93140639d73da5ab077b07a9e3f9a573c764b39b3c"
     ),
+    "playground:statements?language=mixed": (
+        "0654151219da30755ad8ceba756d1cf22a62222480b80da2cf238cc49f3a10ec"
+    ),
     "playground:universal?language=mixed": (
         "f354259803919f84d0829285c62050a5fa014ea2fbb590a9406bab4a1676398b"
     ),
@@ -101,6 +104,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("albums", {"images": 12, "language": "mixed", "holdout": "objects"}),
     ("presence", {"language": "mixed"}),
     ("sounds", {"objects": "1-4"}),
+    ("statements", {"language": "mixed"}),
     ("universal", {"language": "mixed"}),
     ("universal", {"objects": "2-4", "tiles": 1, "pictures": 20, "pairs": "text->image"}),
 ]

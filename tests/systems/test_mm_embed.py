@@ -62,7 +62,7 @@ def test_an_instruction_is_attended_to_but_no_part_of_the_mean(pooling, monkeypa
     assert batch["instruction"].mask.sum(1).unique().numel() > 1
     attended = system.embed_side(batch, "query") - system.embed_side(other, "query")
     assert (attended.norm(dim=1) > 1e-3).all()
-    monkeypatch.setattr(system.language, "forward", lambda tokens, rule: tokens)
+    monkeypatch.setattr(system.reader.language, "forward", lambda tokens, rule: tokens)
     torch.testing.assert_close(system.embed_side(batch, "query"), system.embed_side(other, "query"))
     other = with_words(system, batch, "query_text", "something else altogether")
     assert not torch.allclose(
@@ -75,13 +75,13 @@ def test_all_tokens_of_a_side_see_each_other():
     system, batch, _ = build()
     tokens = system.tokens(batch, "query")
     seen = {}
-    keep = system.language.forward
+    keep = system.reader.language.forward
 
     def look(tokens, rule):
         seen["states"] = keep(tokens, rule).values
         return tokens.with_values(seen["states"])
 
-    system.language.forward = look
+    system.reader.language.forward = look
     system.encode(batch, "query")
     before = seen["states"]
     last = [int(row.nonzero()[-1]) for row in tokens.mask]
@@ -241,9 +241,9 @@ def test_it_begins_as_an_assistant(tmp_path):
     )
     assert run.system.tokenizer == first.tokenizer
     pairs = [
-        (run.system.language, first.model.language),
-        (run.system.connector, first.model.connectors[0]),
-        (run.system.media, first.media),
+        (run.system.reader.language, first.model.language),
+        (run.system.reader.connector, first.model.connectors[0]),
+        (run.system.reader.media, first.media),
     ]
     for own, theirs in pairs:
         for name, value in theirs.state_dict().items():
@@ -259,7 +259,7 @@ def test_a_published_language_model_reads_the_template_and_is_changed_at_low_ran
     text = batch.present("query_text") & batch.present("query_image")
     row = int(text.nonzero()[0])
     tokens = system.tokens(batch, "query")
-    table = system.language.embed(torch.arange(600))
+    table = system.reader.language.embed(torch.arange(600))
     near = torch.cdist(tokens.values[row][tokens.mask[row]], table).detach()
     ids = [int(d.argmin()) if float(d.min()) < 1e-4 else None for d in near]
     read = "".join("<image>" if i is None else system.tokenizer.decode([i]) for i in ids).replace(
@@ -272,10 +272,10 @@ def test_a_published_language_model_reads_the_template_and_is_changed_at_low_ran
     assert read == f"Instruct: {asked}\nQuery: <image>\n{said}"
     for stage in system.stages():
         trained = select_trained(system, stage)
-        own = [name for name in trained if name.startswith("language.")]
+        own = [name for name in trained if name.startswith("reader.language.")]
         assert own and all(".lora_" in name for name in own)
         assert any(name.startswith("latent.") for name in trained)
-    system.language.max_tokens = 20
+    system.reader.language.max_tokens = 20
     with pytest.raises(UserError, match="the language model reads 20 at most"):
         system.tokens(batch, "query")
     config = GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=2, n_positions=64)

@@ -20,6 +20,7 @@ from sensorium.playground.scenes import Scenes
 from sensorium.playground.series import Series
 from sensorium.playground.shapes import Shapes
 from sensorium.playground.sounds import Sounds
+from sensorium.playground.statements import Statements
 from sensorium.playground.universal import Universal
 from sensorium.playground.videos import Videos
 from sensorium.types.names import did_you_mean
@@ -45,6 +46,7 @@ _VIEWS: dict[str, type[GeneratedView]] = {
         Albums,
         Presence,
         Universal,
+        Statements,
     )
 }
 VIEWS = tuple(_VIEWS)

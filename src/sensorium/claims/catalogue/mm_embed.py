@@ -29,7 +29,7 @@ SIZE: Mapping[str, Any] = {
     "encoder_depth": 0,
     "num_latents": 16,
 }
-LEARNS: Mapping[str, Any] = {"learning_rate": 5e-4, "batch_size": 64, "frozen": ["media.*"]}
+LEARNS: Mapping[str, Any] = {"learning_rate": 5e-4, "batch_size": 64, "frozen": ["reader.media.*"]}
 RANDOM: Mapping[str, Any] = {**LEARNS, "stages": ["random"]}
 MINED: Mapping[str, Any] = {**LEARNS, "stages": ["random", "hard"]}
 

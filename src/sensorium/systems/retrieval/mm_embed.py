@@ -27,27 +27,25 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field as Setting
-from torch import Tensor, nn
+from torch import Tensor
 
 from sensorium.modalities.base import View
-from sensorium.modalities.text import TextView, Tokenizer
-from sensorium.nn.connectors import Projection
-from sensorium.nn.encoders import FieldEncoders
-from sensorium.nn.encoders.base import Encoder, encode_field
+from sensorium.modalities.text import Tokenizer
+from sensorium.nn.field_reader import as_part
 from sensorium.nn.latent_attention import LatentAttention
-from sensorium.nn.low_rank import with_low_rank
 from sensorium.nn.masks import bidirectional
 from sensorium.nn.pooling import pool
 from sensorium.systems.base import System, register
-from sensorium.systems.baselines.assistant import Assistant, AssistantConfig
+from sensorium.systems.baselines.assistant import Assistant
+from sensorium.systems.retrieval.backbone import BackboneConfig
 from sensorium.systems.retrieval.sides import HARD, RANDOM, SIDES, Side, SidesConfig, TwoSided
-from sensorium.types import Batch, Card, Field, Schema, Stage, Tokens, UserError, cat, pack
+from sensorium.types import Batch, Card, Schema, Stage, Tokens, UserError
 from sensorium.types.names import number_of
 
 TEXT = "text"
-INSTRUCTION = number_of("instruction")
+INSTRUCTION = "instruction"
 ALPHA_OVER_RANK = 8
 TEMPLATE = ("Instruct: ", "\nQuery: ", "\n")
 
@@ -66,55 +64,19 @@ class MMEmbed(TwoSided):
         licence="CC-BY-NC-4.0",
     )
 
-    class Config(SidesConfig):
-        """Settings, beside those of all retrievers of whole sides.
+    class Config(BackboneConfig, SidesConfig):
+        """Settings, beside those of all language models that retrieve, and of all retrievers of sides.
 
         Attributes:
-            tokenizer: that of the language model, or `bpe:4096`, if empty.
-            language: a published language model, `hf:NAME_OR_PATH`; one from scratch if empty.
-            width: of a language model from scratch; `depth`, `heads` and `key_heads`, its layers and
-                attention heads.
-            encoder: by field or modality, a pretrained encoder of pictures: `hf:NAME_OR_PATH`.
-            encoder_width: of one from scratch, and so on.
-            image_size: pixels of the side of a picture, and `patch`, of a patch.
-            max_tokens: the longest text of a field.
-            lora: the rank of changes that are trained in place of a published language model's own
-                weights; 0 to train these.
             pooling: how a sequence becomes a vector: `latent` attention and the mean, or the `mean`.
             num_latents: vectors of the latent attention, and `latent_heads`, its heads.
             text_weight: how much more rows with nothing but text count in the last stage.
         """
 
-        tokenizer: str = ""
-        language: str = ""
-        width: int = 128
-        depth: int = 4
-        heads: int = 4
-        key_heads: int = 2
-        encoder: dict[str, str] = Setting(default_factory=dict)
-        encoder_width: int = 128
-        encoder_depth: int = 3
-        encoder_heads: int = 4
-        image_size: int = 64
-        patch: int = 16
-        max_tokens: int = 128
-        lora: int = 0
         pooling: Literal["latent", "mean"] = "latent"
         num_latents: int = 32
         latent_heads: int = 4
         text_weight: float = Setting(default=4.0, gt=0)
-
-        @property
-        def tokenizer_source(self) -> str:
-            """Where the tokenizer comes from."""
-            return self.backbone().tokenizer_source
-
-        def backbone(self) -> AssistantConfig:
-            """Its language model and encoder, as the settings of an assistant."""
-            shared = AssistantConfig.model_fields.keys() & type(self).model_fields.keys()
-            settings = {name: getattr(self, name) for name in shared}
-            # of a text; a sequence holds an instruction and a picture, too
-            return AssistantConfig(**settings | {"max_tokens": 4 * self.max_tokens})
 
         @classmethod
         def paper(cls) -> Self:
@@ -134,43 +96,16 @@ class MMEmbed(TwoSided):
         super().__init__(config, schema, tokenizer)
         if tokenizer is None:
             raise UserError(f"{self.name} needs a tokenizer: setting tokenizer=bpe:4096")
-        self.words = TextView(tokenizer=tokenizer, max_tokens=config.max_tokens)
-        pictures = [field for field in self.read() if field.modality == "image"]
-        backbone = config.backbone()
-        # one encoder reads the pictures of both sides
-        self.media: FieldEncoders = backbone.encoders(Schema(fields=tuple(pictures[:1])))
-        self.language = backbone.model_copy(update={"lora": 0}).language_model(tokenizer)
-        if tokenizer.size > self.language.vocabulary_size:
-            raise UserError(
-                f"the tokenizer has {tokenizer.size} ids and the language model reads "
-                f"{self.language.vocabulary_size}; give both of the same model"
-            )
-        if config.lora:
-            alpha = ALPHA_OVER_RANK * config.lora
-            self.language = with_low_rank(self.language, config.lora, alpha)
-        width = self.language.width
-        source = [encoder.width for _, encoder in self.media.each()]
-        self.connector = Projection(source[0], width, is_deep=True) if source else None
-        self.newline = nn.Parameter(torch.randn(width) * width**-0.5) if source else None
+        self.reader = config.reader(self.read(), tokenizer, ALPHA_OVER_RANK * config.lora)
+        width = self.reader.language.width
         self.latent = (
             LatentAttention(width, config.num_latents, config.latent_heads)
             if config.pooling == "latent"
             else None
         )
-        said = [
-            torch.from_numpy(ids)
-            if config.language
-            else torch.tensor([tokenizer.sep_id] if number else [], dtype=torch.long)
-            for number, (ids, _) in enumerate(tokenizer.encode_pieces(TEMPLATE))
-        ]
-        for name, ids in zip(("before", "between", "line"), said, strict=True):
-            self.register_buffer(name, ids, persistent=False)
-        special = torch.tensor(tokenizer.special_ids, dtype=torch.long)
-        self.register_buffer("special", special, persistent=False)
-        self.before: Tensor
-        self.between: Tensor
-        self.line: Tensor
-        self.special: Tensor
+        self.template = [[], [tokenizer.sep_id], [tokenizer.sep_id]]
+        if config.language:
+            self.template = [ids.tolist() for ids, _ in tokenizer.encode_pieces(TEMPLATE)]
 
     @classmethod
     def reads_words_as(cls, start: System) -> bool:
@@ -180,30 +115,21 @@ class MMEmbed(TwoSided):
     def weights_from(self, start: System) -> dict[str, Tensor]:
         """Of an assistant: its encoder, its connector, and its language model."""
         weights = super().weights_from(start)
-        for theirs, own in (
-            ("model.language.", "language."),
-            ("model.connectors.0.", "connector."),
-        ):
-            found = {n.removeprefix(theirs): w for n, w in weights.items() if n.startswith(theirs)}
-            weights |= {own + name: weight for name, weight in found.items()}
-        return weights
+        found = self.reader.weights_from(weights)
+        return weights | {f"reader.{name}": weight for name, weight in found.items()}
 
     def views(self) -> dict[str, View]:
-        """Pictures as the encoder reads them, and texts."""
-        picture = next(iter(self.media.views().values()), None)
-        return {
-            field.name: picture if field.modality == "image" and picture else self.words
-            for field in self.read()
-        }
+        """Pictures and texts."""
+        return self.reader.views(self.read())
 
     def stages(self) -> list[Stage]:
         """In-batch negatives; anew with hard ones; and on with more text."""
-        frozen = tuple(f"media.{name}.*" for name in self.media.frozen)
+        frozen = tuple(f"reader.media.{name}.*" for name in self.reader.media.frozen)
         common: dict[str, Any] = {"frozen": frozen}
         rate, slow, sizes = 1e-3, 2e-4, (64, 64, 64)
         if self.config.language:
-            trained = "language.*.lora_*" if self.config.lora else "language.*"
-            common["train"] = (trained, "connector.*", "newline", "latent.*", "media.*")
+            others = ("reader.connector.*", "reader.newline", "reader.media.*", "latent.*")
+            common["train"] = (self.config.language_weights, *others)
             rate, slow, sizes = 1e-4, 2e-5, (1024, 512, 512)
         mined = {"mines": True, "restarts": True}
         return [
@@ -224,69 +150,30 @@ class MMEmbed(TwoSided):
     def encode(self, batch: Batch, side: Side) -> Float[Tensor, "batch width"]:
         """The mean over all but the instruction."""
         tokens = self.tokens(batch, side)
-        states = self.language(tokens, bidirectional).values
-        counts = tokens.mask & (tokens.id("part") != INSTRUCTION)
+        states = self.reader(tokens, bidirectional).values
+        counts = tokens.mask & (tokens.id("part") != number_of(INSTRUCTION))
         return pool(states, counts, "mean") if self.latent is None else self.latent(states, counts)
 
     def tokens(self, batch: Batch, side: Side) -> Tokens:
-        """The sequence of each row; absent parts leave no trace.
-
-        Raises:
-            UserError: it is longer than the language model reads.
-        """
-        assert self.tokenizer is not None
+        """The sequence of each row."""
+        reader, (before, between, line) = self.reader, self.template
         there = self.present(batch, side)
         asked = there & False
         if side == "query" and self.instruction is not None:
             asked = there & batch.present(self.instruction.name)
-        parts = [self._fixed([self.tokenizer.cls_id], there)]
+        parts = [reader.fixed([reader.tokenizer.cls_id], there)]
         if self.instruction is not None and bool(asked.any()):
-            said = self._text(batch, self.instruction)
+            said = reader.text(batch, self.instruction)
             said = said.replace(mask=said.mask & asked[:, None])
-            parts += [self._fixed(self.before, asked), said, self._fixed(self.between, asked)]
-        length = sum(map(len, parts))
-        seen, told = there & False, there & False
+            parts += [reader.fixed(before, asked), said, reader.fixed(between, asked)]
+        # where there is no instruction, what begins the sequence counts
+        parts = [as_part(part, INSTRUCTION, asked) for part in parts]
+        before_text = there & False
         for field in self.sides[side]:
             has = batch.present(field.name)
             if field.modality == "image":
-                parts.append(self._picture(batch, field))
-                seen = seen | has
+                parts.append(reader.picture(batch, field))
             else:
-                parts += [self._fixed(self.line, (seen | told) & has), self._text(batch, field)]
-                told = told | has
-        tokens = cat(*parts, self._fixed([self.tokenizer.end_id], there))
-        if len(tokens) > self.language.max_tokens:
-            raise UserError(
-                f"{self.name}: {len(tokens)} tokens on one side, and the language model reads "
-                f"{self.language.max_tokens} at most; lower max_tokens={self.config.max_tokens}"
-            )
-        part = torch.zeros_like(tokens.id("part"))
-        part[:, :length] = torch.where(asked, INSTRUCTION, 0)[:, None]
-        position = (tokens.mask.long().cumsum(1) - 1).clamp(min=0)
-        return tokens.replace(ids={"part": part, "position": position})
-
-    def _fixed(self, ids: Tensor | list[int], rows: Bool[Tensor, "batch"]) -> Tokens:
-        """The same words in some rows."""
-        numbers: Int[Tensor, "length"] = torch.as_tensor(ids, device=rows.device)
-        values = self.language.embed(numbers).expand(len(rows), -1, -1)
-        return Tokens(values, rows[:, None].expand(-1, len(numbers)))
-
-    def _text(self, batch: Batch, field: Field) -> Tokens:
-        """The words of a field, without what the tokenizer puts around them."""
-        if field.name not in batch:
-            return self._fixed(self.before[:0], batch.present(field.name))
-        entries = batch[field.name]
-        assert entries.mask is not None
-        mask = entries.mask & ~torch.isin(entries.values, self.special)
-        vectors = self.language.embed(entries.values)
-        return pack(vectors, mask, entries.row, entries.item, batch.size, field.modality)
-
-    def _picture(self, batch: Batch, field: Field) -> Tokens:
-        """What is seen, and the vector that ends it."""
-        assert self.connector is not None and self.newline is not None
-        ((_, encoder),) = self.media.each()
-        assert isinstance(encoder, Encoder)
-        seen = encode_field(encoder, batch, field)
-        values, _ = self.connector(seen.values, None)
-        end = self.newline.to(values.dtype).expand(batch.size, 1, -1)
-        return cat(Tokens(values, seen.mask), Tokens(end, batch.present(field.name)[:, None]))
+                parts += [reader.fixed(line, before_text & has), reader.text(batch, field)]
+            before_text = before_text | has
+        return reader.joined([*parts, reader.fixed([reader.tokenizer.end_id], there)])
