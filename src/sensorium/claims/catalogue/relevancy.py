@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int
 from sensorium.claims.base import Arm, Claim, above
 from sensorium.claims.eyes import ASSISTANT, EYE, eyes
 from sensorium.data import Data, open_data, read_batches
-from sensorium.search.selection import best_threshold, overlap, up_to
 from sensorium.systems.baselines.dual_encoder import DualEncoder
 from sensorium.systems.retrieval.relevancy import Relevancy
+from sensorium.tasks.metrics.selection import best_threshold, overlap, up_to
 from sensorium.training.run import Run, load
 from sensorium.types import Batch, Schema, concatenate
 

@@ -14,7 +14,8 @@ candidates carry none. Such a model prefers candidates of the query's own modali
   one, or one of the right modality that it ranks low enough to be wrong (section 4.2).
 - `text`: goes on, with more weight on rows of text alone, so that these are not forgotten (section 4.3).
 
-Its candidates can be ranked again by any assistant that is asked whether they fit (`search.reranking`).
+Its candidates can be ranked again by an assistant that is asked whether they fit (section 4.4;
+`search.readers`).
 
 Differs from the paper: a language model from scratch (the nano size) reads the parts without the words of
 the template, which it has never seen, and is trained as a whole. In place of further text data, rows of

@@ -7,7 +7,7 @@
 A retriever's cosine has no absolute level: of the nearest pictures some may be beside the question, or all.
 This model reads picture and statement together and gives one number between 0 and 1, for which there is a
 threshold. So of what was retrieved up to k are kept whose score is high enough, possibly none
-(`search.selection`).
+(`search.rerankers`, `tasks.metrics.selection`).
 
 It learns from a picture, a statement that is true of it, and a contrary that is not (RAG-Check, arXiv
 2501.03995): that the one scores high and the other low, each by itself, which is what gives the score its

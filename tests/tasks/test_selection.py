@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sensorium.search.selection import best_threshold, overlap, up_to
+from sensorium.tasks.metrics.selection import best_threshold, overlap, up_to
 
 SCORES = np.array([[0.9, 0.2, 0.7, 0.8], [0.1, 0.2, 0.3, -np.inf]])
 
