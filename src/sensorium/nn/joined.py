@@ -147,6 +147,18 @@ class Conversing(nn.Module):
         settings: Generation,
         hooks: Hooks | None = None,
         eviction: Eviction | None = None,
+    ) -> Iterator[list[str]]:
+        """The texts of `say`."""
+        answers = self.say(batch, prompt, settings, hooks, eviction)
+        return ([said.text for said in each] for each in answers)
+
+    def say(
+        self,
+        batch: Batch,
+        prompt: Tokens,
+        settings: Generation,
+        hooks: Hooks | None = None,
+        eviction: Eviction | None = None,
     ) -> Iterator[list[Said]]:
         """What is answered so far to each prompt, after each word."""
         answers = generate(
@@ -161,9 +173,7 @@ class Conversing(nn.Module):
             eviction=eviction,
         )
         # most tokenizers join the blank between the prompt and the answer with its first word
-        return (
-            [replace(said, text=said.text.lstrip()) for said in all_rows] for all_rows in answers
-        )
+        return ([replace(said, text=said.text.lstrip()) for said in each] for each in answers)
 
     def choose(
         self, prompt: Tokens, candidates: Sequence[str], hooks: Hooks | None = None

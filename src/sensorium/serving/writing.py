@@ -60,7 +60,7 @@ def write(system: Assistant, conversations: Sequence[Conversation]) -> list[Writ
             prompt = system.prompt(batch)
             lengths = prompt.mask.sum(1).tolist()
             said = [Said()] * len(fitting)
-            for answers in system.model.generate(
+            for answers in system.model.say(
                 batch, prompt, fitting[0].settings, system.hooks(batch)
             ):
                 for each, before, now in zip(fitting, said, answers, strict=True):

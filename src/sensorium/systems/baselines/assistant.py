@@ -183,8 +183,7 @@ class Assistant(System):
             eviction: which part of the prompts is kept while answering; all if None.
         """
         prompt, hooks = self.prompt(batch), self.hooks(batch)
-        for answers in self.model.generate(batch, prompt, settings, hooks, eviction):
-            yield [said.text for said in answers]
+        return self.model.generate(batch, prompt, settings, hooks, eviction)
 
     def generate(self, batch: Batch, settings: Generation) -> list[str]:
         """What it answers in each row."""
