@@ -217,3 +217,15 @@ def test_a_system_that_predicts_at_once_keeps_nothing(run, tmp_path):
         translate(run, WHERE, tmp_path / "none", given=["image"], filling={"steps": 3})
     outcome = commands.run("translate", run.folder.path, WHERE, "--keep", "image:0,0,1")
     assert outcome.code and "expected FIELD:X1,Y1,X2,Y2" in outcome.err.replace("\n", " ")
+
+
+def test_training_says_how_rows_are_translated(tmp_path):
+    settings = [f"--set={name}={value}" for name, value in SMALL.items()]
+    where = ["--data", WHERE, "--task", "reconstruction", "--out", tmp_path / "run"]
+    outcome = commands.run(
+        "train", "multimae", *where, "--budget", "1steps", *settings, *commands.FAST
+    )
+    assert outcome.code == 0
+    assert f"sensorium translate {tmp_path / 'run'} ROWS --out translated" in " ".join(
+        outcome.out.split()
+    )

@@ -128,11 +128,16 @@ def train(
         f"Trained: {cost['trainable_parameters']:,} of {cost['parameters']:,} weights "
         f"({cost['trainable_parameters'] / cost['parameters']:.2%})"
     )
-    uses = {"predict": "predictions", "generate": "texts", "embed": "embeddings"}
+    uses = {
+        "predict": "predict {} ROWS --out predictions.parquet",
+        "generate": "generate {} ROWS --out texts.parquet",
+        "reconstruct": "translate {} ROWS --out translated",
+        "embed": "embed {} ROWS --out embeddings.parquet",
+    }
     use = next((use for use in uses if use in run.system.capabilities), "embed")
     talk = [("Talk with it.", f"sensorium chat {place}")]
     next_steps(
-        ("Use it on new rows.", f"sensorium {use} {place} ROWS --out {uses[use]}.parquet"),
+        ("Use it on new rows.", f"sensorium {uses[use].format(place)}"),
         *(talk if "generate" in run.system.capabilities else ()),
         (
             "See whether another system does better.",
