@@ -18,6 +18,7 @@ from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.systems.base import Reconstructs, System, SystemConfig
 from sensorium.tasks import get_task
 from sensorium.tasks.metrics.values import field_errors
+from sensorium.tasks.reconstruction import _true_values
 from sensorium.types import Card, Entries, Field, Schema, UserError
 
 IMAGE = Field(name="image", modality="image")
@@ -273,6 +274,35 @@ def test_a_number_of_a_row_in_its_unit():
     assert metrics == {"MAE": pytest.approx(5 / 3)}
     variance = np.var([1, 2, 6])
     assert skill == pytest.approx(1 - np.array([0, 4, 9]) / variance)
+
+
+def test_cells_of_a_table_that_are_filled_count_alike():
+    nothing = float("nan")
+    # age and day in standard deviations, sex as a code
+    truth = torch.tensor([[0.0, 1, -1.0], [2.0, 2, nothing], [1.0, 1, 1.0], [1.0, 1, nothing]])
+    told = torch.tensor([[0.4, 1, -1.6], [2.0, 1, 5.0], [1.0, 1, 1.0], [0.0, 2, 9.0]])
+    metrics, skill = columns_of(field_errors(CELLS), told, truth)
+    assert metrics == {"accuracy": pytest.approx((2 / 3 + 1 / 2 + 1 + 0) / 4)}
+    # constants leave: variance of 0, 2, 1, 1; one of four classes; variance of -1, 1
+    age, sex, day = 0.5, 0.25, 1.0
+    assert skill == pytest.approx(
+        [
+            ((1 - 0.16 / age) + 1 + (1 - 0.36 / day)) / 3,
+            (1 + (1 - 1 / sex)) / 2,
+            1,
+            ((1 - 1 / age) + (1 - 1 / sex)) / 2,
+        ],
+        rel=1e-5,
+    )
+
+
+def test_empty_cells_of_true_rows_are_not_taken_for_zeros():
+    mask = torch.tensor([[True, False, True]])
+    row = torch.zeros(1, dtype=torch.long)
+    cells = _true_values(Entries(torch.tensor([[1.0, 0.0, 2.0]]), row, row, mask))
+    assert cells.isnan().tolist() == [[False, True, False]]
+    ids = torch.tensor([[3, 4, 0]])
+    assert torch.equal(_true_values(Entries(ids, row, row, mask)), ids)
 
 
 def test_nothing_measures_boxes():

@@ -82,7 +82,7 @@ class Reconstruction(Task):
             truth = {name: _only(batch, name) for name in wanted}
             for name, entries in truth.items():
                 if entries is not None:
-                    measures[name].learn(entries.values)
+                    measures[name].learn(_true_values(entries))
             for given in sets:
                 targets = [name for name in wanted if name not in given or is_alone]
                 has = [batch.present(name) for name in given]
@@ -98,7 +98,9 @@ class Reconstruction(Task):
                         continue
                     key = f"{'+'.join(given)}->{name}"
                     told = said[name].values[true.row]
-                    found.setdefault(key, []).append(measures[name].errors(told, true.values))
+                    found.setdefault(key, []).append(
+                        measures[name].errors(told, _true_values(true))
+                    )
                     asked.setdefault(key, []).append(kept.index[true.row].cpu().numpy())
                 if len(given) == 1:
                     told_alone = {name: said[name] for name in targets}
@@ -142,6 +144,13 @@ def _measures(system: Reconstructs, reader: Reader) -> dict[str, FieldErrors]:
 def _only(batch: Batch, name: str) -> Entries | None:
     """The first entry of a field in each row that has one; None if none has."""
     return batch[name].firsts(batch.size) if name in batch and len(batch[name]) else None
+
+
+def _true_values(entries: Entries) -> Tensor:
+    """What stands in entries; empty cells of tables are NaN."""
+    if entries.mask is None or not entries.values.is_floating_point():
+        return entries.values
+    return entries.values.masked_fill(~entries.mask, float("nan"))
 
 
 def _scores(

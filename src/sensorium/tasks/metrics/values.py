@@ -1,4 +1,4 @@
-"""How near a predicted field is to the true one, of which a row has one value: texts, classes, numbers."""
+"""How near a predicted field is to the true one: texts, classes, numbers, tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sensorium.modalities.map_pixels import is_classes
 from sensorium.modalities.scalars import class_names
+from sensorium.modalities.table import cardinalities
 from sensorium.modalities.text import TextView
 from sensorium.tasks.intervals import Metric, bootstrap_mean, ratio
 from sensorium.tasks.metrics.fields import (
@@ -21,6 +22,9 @@ from sensorium.tasks.metrics.fields import (
     PictureErrors,
 )
 from sensorium.types import Field
+
+NEAR = 0.5
+"""Standard deviations of training rows within which a cell is right."""
 
 
 class TextErrors(FieldErrors):
@@ -130,6 +134,61 @@ class ScalarErrors(FieldErrors):
         return 1 - ratio(errors[:, 0], np.array(np.concatenate(self._truth).var()))
 
 
+class TableErrors(FieldErrors):
+    """`accuracy` of cells that are filled: a class is right, a number or date is at most `NEAR` away.
+
+    Columns count alike within a row. What a constant leaves open is the variance of a number, and the rows
+    that have not the most frequent class.
+    """
+
+    own = "accuracy"
+
+    def __init__(self, field: Field) -> None:
+        super().__init__(field)
+        self._is_class = np.array(cardinalities(field)) > 0
+        self._truth: list[np.ndarray] = []
+
+    def learn(self, truth: Float[Tensor, "rows columns"]) -> None:
+        """Take account of true cells."""
+        self._truth.append(truth.double().cpu().numpy())
+
+    def errors(
+        self, predicted: Float[Tensor, "rows columns"], truth: Float[Tensor, "rows columns"]
+    ) -> Columns:
+        """The share of right cells; then of each column the error (0 or 1, or squared); which are filled."""
+        away = (predicted.double() - truth.double()).cpu().numpy()
+        filled = np.isfinite(away)
+        away = np.where(filled, away, 0.0)
+        each = np.where(self._is_class, away != 0, away**2)
+        right = np.where(self._is_class, away == 0, np.abs(away) <= NEAR) & filled
+        share = ratio(right.sum(1), filled.sum(1))
+        return np.concatenate([share[:, None], each, filled], 1)
+
+    def metrics(
+        self, errors: Columns, groups: Shaped[np.ndarray, " rows"], seed: int
+    ) -> dict[str, Metric]:
+        """`accuracy`."""
+        return {self.own: bootstrap_mean(errors[:, 0], groups, seed=seed)}
+
+    def skill(self, errors: Columns) -> Float[np.ndarray, " rows"]:
+        """Of what the best constant row leaves open, in the mean over columns."""
+        each, filled = np.split(errors[:, 1:], 2, axis=1)
+        left = np.array([self._left(column, k) for k, column in enumerate(self._columns())])
+        counts = filled * (left > 0)
+        explained = 1 - ratio(each, np.broadcast_to(left, each.shape))
+        return ratio((np.nan_to_num(explained) * counts).sum(1), counts.sum(1))
+
+    def _columns(self) -> list[np.ndarray]:
+        return [column[np.isfinite(column)] for column in np.concatenate(self._truth).T]
+
+    def _left(self, column: np.ndarray, number: int) -> float:
+        if not len(column):
+            return 0.0
+        if self._is_class[number]:
+            return float(1 - np.unique(column, return_counts=True)[1].max() / len(column))
+        return float(column.var())
+
+
 def field_errors(field: Field, view: object = None) -> FieldErrors | None:
     """What measures a field; None if nothing does, for its modality.
 
@@ -143,6 +202,7 @@ def field_errors(field: Field, view: object = None) -> FieldErrors | None:
     if field.modality == "maps":
         return ClassErrors(field) if is_classes(field) else NumberErrors(field)
     one_kind: dict[str, Callable[[Field], FieldErrors]] = {
+        "table": TableErrors,
         "image": PictureErrors,
         "category": LabelErrors,
         "number": ScalarErrors,
