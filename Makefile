@@ -7,17 +7,22 @@ BENCH := .venv-bench
 WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: demo test test-long lint docs bench bench-autogluon clean
+.PHONY: demo test test-long test-page lint docs bench bench-autogluon clean
 
 demo: $(VENV)/installed
 	$(BIN)/sensorium demo --out demo
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long and not page" tests
 
 test-long: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group fuzz
 	$(BIN)/python -m pytest -m long tests
+
+# Needs Debian's chromium and chromium-driver, or others of the same names.
+test-page: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group page
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m page tests/serving/test_page.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check --no-cache src tests scripts benchmarks

@@ -34,6 +34,7 @@ ALL = (
     "decoding",
     "searching",
     "indexing",
+    "serving",
 )
 APART = ("late_fusion",)  # in an environment of its own: `make bench-autogluon`
 

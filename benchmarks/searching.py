@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from harness import Figure, Result, Settings, Target, rates, take_turns, timed
+from drawn import write_index
+from harness import Figure, Result, Settings, Target, rates, take_turns
 from sensorium.search.graph import NUM_NEAREST, recall_of
 from sensorium.search.index import Index
-from sensorium.search.layout import Column, IndexFolder, Layout, Maker, Searched
-from sensorium.search.publishing import publish
-from sensorium.search.storage import Storage, arrow_schema
+from sensorium.search.layout import Column, Layout, Maker, Searched
 
 ROWS, WIDTH, QUESTIONS = 200_000, 256, 500
 IN_A_TURN = 50
-PART = 10_000
 
 
 def measure(settings: Settings) -> Result:
@@ -56,7 +53,7 @@ def measure_in(folder: Path, settings: Settings) -> Result:
         return found["id"].to_pylist()
 
     def numbers(question: np.ndarray) -> Any:
-        return index._in_field(searched, question, NUM_NEAREST, None)[1]
+        return index._in_field(searched, question[None], NUM_NEAREST, None)[1][0]
 
     def rows(question: np.ndarray) -> list[int]:
         return [int(hit.key) for hit in index.search(question, limit=NUM_NEAREST)]
@@ -160,20 +157,7 @@ def build(path: Path, graph_from: int) -> tuple[Index, float]:
         texts=("words",),
         graph_from=graph_from,
     )
-    folder = IndexFolder(path)
-    folder.create()
-    storage = Storage(folder.rows, layout)
-    schema, values, price = arrow_schema(layout), draw(ROWS, 2), prices(ROWS)
-    for start in range(0, ROWS, PART):
-        ids = np.arange(start, min(start + PART, ROWS))
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values[ids].ravel()), WIDTH)
-        columns = {"id": pa.array(ids), "key": pa.array([str(n) for n in ids])}
-        columns |= {"content": pa.array(ids), "shown": pa.array(ids)}
-        columns |= {"text": pa.array([f"thing {n}" for n in ids]), "vector_0": vectors}
-        columns |= {"picture": pa.nulls(len(ids), pa.binary()), "column_0": pa.array(price[ids])}
-        rows = pa.table([columns[field.name] for field in schema], schema=schema)
-        storage.replace(np.empty(0, np.int64), rows)
-    seconds = timed(lambda: publish(folder, storage, layout))
+    seconds = write_index(path, layout, draw(ROWS, 2), prices(ROWS))
     return Index(path), seconds
 
 

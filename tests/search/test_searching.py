@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -11,6 +13,7 @@ from shops import CAPTIONS, KINDS, WITHOUT_PICTURE, WITHOUT_PRICE, held, keys, r
 
 import commands
 from sensorium.cli.progress import RowsProgress
+from sensorium.search.building import index_rows
 from sensorium.search.index import Index, fused
 from sensorium.types import UserError
 
@@ -252,3 +255,32 @@ def test_mistakes_are_explained(shop, trained, indexed, arguments, message):
     outcome = commands.run(*(argument.format(**places) for argument in arguments))
     assert outcome.code == 2 and message in " ".join(outcome.err.split())
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("graph_from", [10**9, 1])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"limit": 3, "fields": ["image"]},
+        {"where": "price < 12"},
+        {"limit": 100},
+        {"where": "price > 1000"},
+    ],
+)
+def test_several_questions_at_once_find_what_each_finds(indexed, tmp_path, asked, graph_from):
+    if graph_from == 1:
+        indexed = shutil.copytree(indexed, tmp_path / "graph.index")
+        index_rows(Index(indexed).layout.maker.path, None, indexed, graph_from=1)
+    index = Index(indexed)
+    model = index.model(device="cpu")
+    vectors = np.stack([model.ask({"text": f"thing nr{number}"}) for number in range(9)])
+    together = index.search_vectors(vectors, **asked)
+    alone = [index.search(vector, **asked) for vector in vectors]
+    assert [keys(hits) for hits in together] == [keys(hits) for hits in alone]
+    for hits, others in zip(together, alone, strict=True):
+        for hit, other in zip(hits, others, strict=True):
+            assert replace(hit, score=0) == replace(other, score=0)
+            assert hit.score == pytest.approx(other.score, abs=1e-6)
+    with pytest.raises(UserError, match="a vector of 3 numbers"):
+        index.search_vectors(vectors[:, :3])

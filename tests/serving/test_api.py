@@ -8,13 +8,15 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from servers import address_of, counted, image_part, picture, process
+from servers import address_of, counted, image_part, picture, process, thread
 
+from sensorium.comparison import compare
 from sensorium.nn.language import Said
 from sensorium.search.index import Index
 from sensorium.search.model import Model
 from sensorium.search.shown import hits_json
 from sensorium.serving.writing import settled
+from sensorium.training.run import train
 
 TEXTS = [f"a red thing number {number} above a dog" * (1 + number % 3) for number in range(64)]
 
@@ -188,13 +190,13 @@ def test_an_answer_ends_at_stop_texts_which_are_not_sent(client):
 def test_answers_that_are_written_together_are_those_that_are_written_alone(
     server, single, temperature
 ):
-    """Prompts differ in length and in whether there is a picture."""
+    """Prompts differ in length and in whether there is a picture; settings, in some."""
     asked = [
         {
             "model": "talker",
             "messages": said(f"{'Well, ' * n}what is nr {n}?", *[picture(n)] * (n % 2)),
-            "temperature": temperature,
-            "max_tokens": 16,
+            "temperature": temperature if n % 3 else 1.5,
+            "max_tokens": 16 if n % 4 else 5,
         }
         for n in range(12)
     ]
@@ -268,6 +270,29 @@ def test_requests_are_counted_by_path_and_status(server):
         ({"path": "other", "status": "404"}, 3),  # names that anybody makes up are no labels
     ):
         assert counted(answer.text, name, **labels) == counted(before, name, **labels) + more
+
+
+def test_of_what_cannot_be_asked_there_are_the_results(tmp_path):
+    data = "playground:majority?train=16&validation=8&test=8&size=32"
+    options = {"workers": 0, "batch_size": 8}
+    for name in ("one", "two"):
+        train("late-fusion", data, out=tmp_path / name, task="classification", options=options,
+              settings={"width": 32}, budget="1steps", device="cpu")  # fmt: skip
+    compare(["late-fusion"], data, task="classification", options=options, budget="1steps",
+            settings={"width": 32}, out=tmp_path / "compared", device="cpu")  # fmt: skip
+    with thread([tmp_path / "one", tmp_path / "compared"]) as address:
+        assert httpx.get(f"{address}/v1/models").json()["data"] == []
+        assert httpx.get(f"{address}/reports").json()["data"] == ["one", "compared"]
+        for name in ("one", "compared"):
+            answer = httpx.get(f"{address}/reports/{name}")
+            assert answer.status_code == 200 and "late-fusion" in answer.text
+            assert "<script" not in answer.text and "<html" not in answer.text
+        for name in ("two", "..%2ftwo", "one%2f..%2ftwo"):
+            assert httpx.get(f"{address}/reports/{name}").status_code == 404
+        answer = httpx.get(f"{address}/v1/search", params={"input": "a"})
+        assert answer.status_code == 405
+        answer = httpx.post(f"{address}/v1/search", json={"input": "a"})
+        assert answer.status_code == 404 and "no index" in answer.json()["error"]["message"]
 
 
 def test_an_index_whose_run_has_moved_is_served_with_it(indexed, embedder, tmp_path):

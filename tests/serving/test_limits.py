@@ -304,7 +304,7 @@ def test_what_was_accepted_is_finished_when_the_server_ends(indexed, assistant):
 def test_what_cannot_be_served_is_said_before_anything_listens(
     indexed, embedder, assistant, tmp_path
 ):
-    with pytest.raises(UserError, match="neither a run nor an index"):
+    with pytest.raises(UserError, match="is no run, index or comparison"):
         serve([tmp_path])
     same = tmp_path / "talker"
     same.symlink_to(assistant)
@@ -315,12 +315,3 @@ def test_what_cannot_be_served_is_said_before_anything_listens(
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port}: Address already in use"):
             serve([embedder], port=port)
-
-
-def test_a_run_that_neither_embeds_nor_writes_is_refused(tmp_path):
-    from sensorium.training.run import train
-
-    train("late-fusion", "playground:majority?train=16&validation=8&test=8", out=tmp_path / "run",
-          task="classification", options={"workers": 0, "batch_size": 8}, budget="1steps")  # fmt: skip
-    with pytest.raises(UserError, match="makes no vectors and writes no text"):
-        serve([tmp_path / "run"])

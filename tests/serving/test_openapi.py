@@ -14,6 +14,8 @@ PATHS = {
     ("GET", "/health"),
     ("GET", "/metrics"),
     ("GET", "/v1/models"),
+    ("GET", "/reports"),
+    ("GET", "/reports/{name}"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/search"),
     ("POST", "/v1/chat/completions"),
@@ -28,6 +30,14 @@ CHECKS = [
     checks.unsupported_method,
 ]
 SERVED = {"/v1/embeddings": "eye", "/v1/chat/completions": "talker"}
+
+POSSIBLE = {
+    "messages": [{"role": "user", "content": "Go on."}],
+    "input": "a dog",
+    "where": "split = 'test'",
+    "fields": ["image"],
+}
+"""What is right in form may still be no conversation, picture, condition or field."""
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +73,10 @@ def test_made_up_requests_are_answered_as_described(described, method, path, mod
             for field in ("max_tokens", "max_completion_tokens"):
                 if isinstance(body.get(field), int):
                     body[field] = min(body[field], 3)
-            if mode is GenerationMode.POSITIVE and "messages" in body:
-                body["messages"] = [{"role": "user", "content": "Go on."}]  # few end with the user
+            if mode is GenerationMode.POSITIVE:
+                body |= {name: value for name, value in POSSIBLE.items() if name in body}
+        if mode is GenerationMode.POSITIVE and case.path_parameters:
+            case.path_parameters["name"] = "eye"
         response = case.call(headers=TOKEN)
         statuses.add(response.status_code)
         if response.status_code == 413:  # larger than this server takes, wrong as well or not

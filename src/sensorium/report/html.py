@@ -52,11 +52,7 @@ def write_comparison_report(folder: Path, data: Data | None) -> Path:
 
 def write_run_report(folder: Path, data: Data | None = None) -> Path:
     """The report of a run; without data no rows are shown."""
-    view = run_view(folder, data)
-    found = RunFolder(folder).diagnosis_file
-    if found.exists():
-        view.diagnosis = diagnosis_view(json.loads(found.read_text()), data)
-    return _write(folder, [view])
+    return _write(folder, [_run_view(folder, data)])
 
 
 def write_combined_report(folder: Path, parts: Sequence[tuple[Path, Data | None]]) -> Path:
@@ -77,6 +73,14 @@ def reopened(folder: Path) -> Data | None:
     return data if data.version == info["data_version"] else None
 
 
+def _run_view(folder: Path, data: Data | None) -> View:
+    view = run_view(folder, data)
+    found = RunFolder(folder).diagnosis_file
+    if found.exists():
+        view.diagnosis = diagnosis_view(json.loads(found.read_text()), data)
+    return view
+
+
 def _write(folder: Path, views: Sequence[View]) -> Path:
     page = folder / PAGE
     title = views[0].title if len(views) == 1 else f"{len(views)} comparisons"
@@ -92,8 +96,24 @@ def write_page(path: Path, template: str, **shown: Any) -> None:
         template: the name of one of ours.
         shown: what it shows; all but our own plots is escaped.
     """
-    text = _templates().get_template(template).render(version=__version__, **shown)
+    text = render_page(template, **shown)
     write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def render_page(template: str, **shown: Any) -> str:
+    """A page, or a part of one, as `write_page` writes it."""
+    return _templates().get_template(template).render(version=__version__, **shown)
+
+
+def folder_views(folder: Path) -> list[View]:
+    """What the report of a run or a comparison shows, but for its rows.
+
+    Raises:
+        UserError: the folder is neither.
+    """
+    if (folder / "compare.json").is_file():
+        return [comparison_view(folder, None)]
+    return [_run_view(folder, None)]
 
 
 @lru_cache

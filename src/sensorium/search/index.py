@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from sensorium.search.conditions import read_condition
@@ -23,6 +23,8 @@ from sensorium.types import UserError
 from sensorium.types.names import did_you_mean
 
 Mode = Literal["vector", "text", "hybrid"]
+
+Found = TypeVar("Found")
 
 DEPTH = 100
 """How many rows of each ranking are fused."""
@@ -149,16 +151,49 @@ class Index:
             raise UserError(f"--limit {limit}: expected 1 or more")
         if mode != "text" and vector is None:
             raise UserError("nothing is asked: give a text, or a picture or recording")
+        return self._up_to_date(lambda: self._search(vector, words, mode, where, fields, limit))
+
+    def search_vectors(
+        self,
+        vectors: Float[np.ndarray, "questions width"],
+        *,
+        where: str | None = None,
+        fields: Sequence[str] = (),
+        limit: int = 10,
+    ) -> list[list[Hit]]:
+        """What `search` finds for each of several vectors, in less time than one after another."""
+        return self._up_to_date(lambda: self._search_vectors(vectors, where, fields, limit))
+
+    def _up_to_date(self, search: Callable[[], Found]) -> Found:
+        """What is found in the rows that are published now."""
         self._refresh()
         try:
-            return self._search(vector, words, mode, where, fields, limit)
+            return search()
         except UserError:
             raise
         except Exception:
             # Rows that were just published are in another place than those that were opened.
             if not self._refresh():
                 raise
-            return self._search(vector, words, mode, where, fields, limit)
+            return search()
+
+    def _search_vectors(
+        self,
+        vectors: Float[np.ndarray, "questions width"],
+        where: str | None,
+        fields: Sequence[str],
+        limit: int,
+    ) -> list[list[Hit]]:
+        nearest = self._nearest(vectors, fields, limit, self._condition(where))
+        rows = sorted({row for found in nearest for row, *_ in found})
+        kept = dict(zip(rows, self._fetch(rows), strict=True))
+        return [
+            [
+                self._hit(place, score, kept[row], field, {"vector": place})
+                for place, (row, score, field) in enumerate(found, start=1)
+            ]
+            for found in nearest
+        ]
 
     def _search(
         self,
@@ -169,11 +204,11 @@ class Index:
         fields: Sequence[str],
         limit: int,
     ) -> list[Hit]:
-        condition = None
-        if where is not None:
-            condition = to_sql(read_condition(where), self._columns)
+        condition = self._condition(where)
         depth = max(limit, DEPTH) if mode == "hybrid" else limit
-        by_vector = self._nearest(vector, fields, depth, condition) if mode != "text" else []
+        by_vector = []
+        if mode != "text":
+            (by_vector,) = self._nearest(np.asarray(vector)[None], fields, depth, condition)
         by_words = self._with_words(words, depth, condition) if mode != "vector" else []
         nearest = {row: field for row, _, field in by_vector}
         rankings = {
@@ -185,12 +220,19 @@ class Index:
         else:
             scored = [(row, score) for row, score, *_ in by_vector or by_words]
         scored = scored[:limit]
-        rows = np.asarray([row for row, _ in scored], dtype=np.int64)
-        kept = self._storage.fetch(np.searchsorted(self._rows, rows))
+        kept = self._fetch([row for row, _ in scored])
         return [
             self._hit(place, score, held, nearest.get(row, ""), _ranks(row, rankings))
             for place, ((row, score), held) in enumerate(zip(scored, kept, strict=True), start=1)
         ]
+
+    def _condition(self, where: str | None) -> str | None:
+        """In SQL."""
+        return None if where is None else to_sql(read_condition(where), self._columns)
+
+    def _fetch(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """What is kept of rows, by their ids."""
+        return self._storage.fetch(np.searchsorted(self._rows, np.asarray(rows, dtype=np.int64)))
 
     def warnings(self) -> list[str]:
         """What whoever searches should know of the index."""
@@ -216,39 +258,50 @@ class Index:
         return [known[name] for name in names] or list(known.values())
 
     def _nearest(
-        self, vector: Vector | None, names: Sequence[str], count: int, condition: str | None
-    ) -> list[tuple[int, float, str]]:
-        """Rows by the best of their fields: id, inner product, field."""
+        self,
+        vectors: Float[np.ndarray, "questions width"],
+        names: Sequence[str],
+        count: int,
+        condition: str | None,
+    ) -> list[list[tuple[int, float, str]]]:
+        """For each question, rows by the best of their fields: id, inner product, field."""
         fields = self._fields(names)
-        query = np.asarray(vector, dtype=np.float32)
+        queries = np.asarray(vectors, dtype=np.float32)
         for field in fields:
-            if query.shape != (field.width,):
+            if queries.shape[1:] != (field.width,):
                 raise UserError(
-                    f"the question is a vector of {query.size} numbers, and those of '{field.name}' have "
-                    f"{field.width}; ask with the model that made the index"
+                    f"the question is a vector of {queries[0].size} numbers, and those of '{field.name}' "
+                    f"have {field.width}; ask with the model that made the index"
                 )
         kept = None if condition is None else self._storage.fitting(condition)
-        best: dict[int, tuple[float, str]] = {}
+        best: list[dict[int, tuple[float, str]]] = [{} for _ in queries]
         for field in fields:
-            for score, row in zip(*self._in_field(field, query, count, kept), strict=True):
-                if row not in best or score > best[row][0]:
-                    best[int(row)] = (float(score), field.name)
-        ordered = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))
-        return [(row, score, name) for row, (score, name) in ordered[:count]]
+            for found, *near in zip(
+                best, *self._in_field(field, queries, count, kept), strict=True
+            ):
+                for score, row in zip(*near, strict=True):
+                    if row not in found or score > found[row][0]:
+                        found[int(row)] = (float(score), field.name)
+        return [
+            [(row, score, name) for row, (score, name) in _first(found, count)] for found in best
+        ]
 
     def _in_field(
         self,
         field: Searched,
-        query: Vector,
+        queries: Float[NDArray[np.float32], "questions width"],
         count: int,
         kept: Int[NDArray[np.int64], "rows"] | None,
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    ) -> tuple[Sequence[NDArray[Any]], Sequence[NDArray[Any]]]:
         vectors = self._vectors[field.name]
         if kept is None and field.graph is not None:
-            return self._graphs[field.name].nearest(query, count, field.graph.expansion)
+            graph, wide = self._graphs[field.name], field.graph.expansion
+            scores, rows = zip(
+                *(graph.nearest(query, count, wide) for query in queries), strict=True
+            )
+            return scores, rows
         among = None if kept is None else vectors.positions(kept)
-        scores, rows = vectors.nearest(query[None], count, among)
-        return scores[0], rows[0]
+        return vectors.nearest(queries, count, among)  # type: ignore[return-value]
 
     def _with_words(self, words: str, count: int, condition: str | None) -> list[tuple[int, float]]:
         if not self.layout.has_text:
@@ -279,6 +332,13 @@ def fused(rankings: Sequence[Mapping[int, int]]) -> list[tuple[int, float]]:
     first = rankings[0]
     last = len(first) + 1
     return sorted(scores.items(), key=lambda item: (-item[1], first.get(item[0], last), item[0]))
+
+
+def _first(
+    found: Mapping[int, tuple[float, str]], count: int
+) -> list[tuple[int, tuple[float, str]]]:
+    """The rows with the highest scores; of equal ones, the first."""
+    return sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:count]
 
 
 def _ranks(row: int, rankings: Mapping[str, Mapping[int, int]]) -> dict[str, int]:

@@ -86,9 +86,9 @@ def _best(
     count: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The best so far and those of a block, as the best so far, in the order of their places."""
-    if scores.shape[1] == count and scores.shape[0] == 1:
-        # Most of a later block is worse than all that was found: then there is nothing to sort.
-        better = np.flatnonzero(new[0] > scores[0].min())
+    if scores.shape[1] == count:
+        # Most of a later block is worse than all that was found: then there is little to sort.
+        better = np.flatnonzero((new > scores.min(1, keepdims=True)).any(0))
         new, at = new[:, better], at[better]
     scores = np.concatenate([scores, new], axis=1)
     places = np.concatenate([places, np.broadcast_to(at, (len(new), len(at)))], axis=1)

@@ -27,6 +27,7 @@ from sensorium.report.pictures import as_address
 from sensorium.search.shown import hits_json
 from sensorium.serving.counts import Counts
 from sensorium.serving.guard import Guard
+from sensorium.serving.page import OPEN, add_page
 from sensorium.serving.problems import Gone, add_handlers
 from sensorium.serving.requests import (
     Answer,
@@ -50,9 +51,6 @@ from sensorium.serving.writing import Conversation, Written, read_chat, settled
 from sensorium.types import UserError
 
 Result = TypeVar("Result")
-
-OPEN = ("/health",)
-"""What needs no token, and tells nothing."""
 
 
 def make_app(
@@ -146,7 +144,7 @@ def make_app(
     @app.post(
         "/v1/chat/completions",
         response_model=ChatAnswer,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/event-stream": {}}}},
     )
     async def chat(asked: ChatRequest, request: Request) -> Any:
         """What an assistant answers; as events, word by word, if it is to be streamed."""
@@ -176,6 +174,7 @@ def make_app(
             _events(listening, name, with_usage), media_type="text/event-stream"
         )
 
+    add_page(app, served)
     paths = {str(getattr(route, "path", "")) for route in app.routes}
     app.add_middleware(
         Guard,
@@ -183,7 +182,7 @@ def make_app(
         limits=limits,
         token=token,
         hosts=hosts,
-        open_paths=OPEN,
+        open_paths=(*OPEN, "/health"),
         paths=paths,
     )
     return app

@@ -224,6 +224,13 @@ class ModelsAnswer(_Answered):
     data: list[ServedModel]
 
 
+class ReportsAnswer(_Answered):
+    """Names of runs and comparisons."""
+
+    object: Literal["list"] = "list"
+    data: list[str]
+
+
 class Health(_Answered):
     """That it answers."""
 

@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
+
+import numpy as np
 
 from sensorium.search.index import Hit, Index, Mode
 from sensorium.search.layout import IndexFolder
@@ -72,6 +74,8 @@ class Collection:
 class Served:
     """Runs and indexes, opened.
 
+    Of a run that is asked for nothing here, and of a comparison, there are the results to look at.
+
     Args:
         paths: their folders. An index brings the run that made it along.
         counts: where calls are counted.
@@ -79,8 +83,8 @@ class Served:
         device: as for `load`.
 
     Raises:
-        UserError: a folder is neither, a run can be asked for nothing that is served, two have the same
-            name, or an index and its run do not fit.
+        UserError: a folder is none of these, two have the same name, or an index and its run do not
+            fit.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Served:
         self.embedders: dict[str, Embedder] = {}
         self.writers: dict[str, Writer] = {}
         self.collections: dict[str, Collection] = {}
+        self.reports: dict[str, Path] = {}
         self._folders: dict[str, Path] = {}
         runs = [path for path in paths if RunFolder(path).run_file.exists()]
         for path in runs:
@@ -103,11 +108,15 @@ class Served:
         for path in paths:
             if path in runs:
                 continue
-            if not IndexFolder(path).exists:
+            if (path / "compare.json").is_file():
+                self.reports[self._name(path)] = path
+            elif IndexFolder(path).exists:
+                self._add_index(path)
+            else:
                 raise UserError(
-                    f"{path} is neither a run nor an index: it has no run.json and no index.json"
+                    f"{path} is no run, index or comparison: it has no run.json, index.json or "
+                    "compare.json"
                 )
-            self._add_index(path)
 
     def _add_run(self, path: Path) -> None:
         model = Model(path, self._device)
@@ -118,13 +127,11 @@ class Served:
             # answers that are written together are chosen in the same way
             queue = self._queue(name, answer, kind=lambda each: each.settings)
             self.writers[name] = Writer(name, model, system, queue)
+            self.reports[name] = path
         elif "embed" in system.capabilities:
             self._add_embedder(model)
         else:
-            raise UserError(
-                f"{path}: system '{model.info['system']}' makes no vectors and writes no text as it was "
-                "trained, so that there is nothing to serve; expected one such as dual-encoder or llava"
-            )
+            self.reports[self._name(path)] = path
 
     def _add_embedder(self, model: Model) -> Embedder:
         for known in self.embedders.values():
@@ -134,6 +141,7 @@ class Served:
         assert model.embedded  # or it says why there is nothing
         embedder = Embedder(name, model, self._queue(name, model.ask_all))
         self.embedders[name] = embedder
+        self.reports[name] = model.folder.path
         return embedder
 
     def _add_index(self, path: Path) -> None:
@@ -207,6 +215,10 @@ class Served:
             raise UserError(f"index: say which of {', '.join(self.collections)}")
         return _find(name or next(iter(self.collections), ""), self.collections, "index")
 
+    def report(self, name: str) -> Path:
+        """The folder of the run or comparison of this name."""
+        return _find(name, self.reports, "run or comparison")
+
     def models(self) -> list[ServedModel]:
         """All that is served."""
         runs: list[Embedder | Writer] = [*self.embedders.values(), *self.writers.values()]
@@ -249,20 +261,33 @@ def _find(name: str, known: Mapping[str, Kind], what: str) -> Kind:
 
 
 def _search(index: Index, asked: Sequence[Search]) -> list[list[Hit] | UserError]:
-    """What is found, each on its own."""
-    found: list[list[Hit] | UserError] = []
-    for each in asked:
+    """What is found; questions that differ in their vectors alone are compared together."""
+    found: dict[int, list[Hit] | UserError] = {}
+    alike: dict[Any, list[int]] = {}
+    for place, each in enumerate(asked):
+        by_vector = each.mode == "vector"
+        kind = (each.where, tuple(each.fields), each.limit) if by_vector else place
+        alike.setdefault(kind, []).append(place)
+    for places in alike.values():
+        first = asked[places[0]]
         try:
-            found.append(
-                index.search(
-                    each.vector,
-                    each.words,
-                    mode=each.mode,
-                    where=each.where,
-                    fields=each.fields,
-                    limit=each.limit,
+            if first.mode == "vector":
+                vectors = np.stack([cast(Vector, asked[place].vector) for place in places])
+                hits = index.search_vectors(
+                    vectors, where=first.where, fields=first.fields, limit=first.limit
                 )
-            )
+            else:
+                hits = [
+                    index.search(
+                        first.vector,
+                        first.words,
+                        mode=first.mode,
+                        where=first.where,
+                        fields=first.fields,
+                        limit=first.limit,
+                    )
+                ]
+            found |= dict(zip(places, hits, strict=True))
         except UserError as error:
-            found.append(error)
-    return found
+            found |= dict.fromkeys(places, error)
+    return [found[place] for place in range(len(asked))]
