@@ -54,6 +54,8 @@ def test_all_paths_are_described_with_what_can_go_wrong(strict):
             assert "422" not in way["responses"] and "4XX" in way["responses"]
 
 
+# schemathesis draws at random where hypothesis does not know of it
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("method", "path"), sorted(PATHS))
 def test_made_up_requests_are_answered_as_described(described, method, path, mode):
