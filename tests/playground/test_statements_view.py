@@ -2,7 +2,7 @@
 
 import pytest
 
-from sensorium.playground import view
+from sensorium.playground import PlaygroundError, view
 from sensorium.playground.options import LISTS
 from sensorium.playground.words import WORDS
 from sensorium.playground.world import COLOURS
@@ -92,6 +92,8 @@ def test_of_a_statement_several_pictures_are_relevant_and_of_some_contraries_non
         {"language": "zh"},
         {"contraries": "relation"},
         {"objects": "2-4", "pictures": 5},
+        {"told": "tile", "pictures": 6},
+        {"told": "relation,ground"},
     ],
 )
 def test_rows_can_be_drawn_whatever_the_parameters(parameters):
@@ -100,3 +102,12 @@ def test_rows_can_be_drawn_whatever_the_parameters(parameters):
         row = found[index]
         assert set(row["stated"]) <= set(row["facts"]) and row["stated"]
         assert not set(row["denied"]) <= set(row["facts"])
+
+
+def test_facts_of_some_kinds_are_told_alone():
+    found = view("statements", told="tile", pictures=6)
+    assert all(" on " in fact for index in range(40) for fact in found[index]["facts"])
+    with pytest.raises(PlaygroundError, match="add ground"):
+        view("statements", told="tile", tiles=0)
+    with pytest.raises(PlaygroundError, match="unknown 'sound'"):
+        view("statements", told="sound")

@@ -16,6 +16,7 @@ CHOICES = {
 }
 LISTS = {
     "kinds": ("exists", "negation", "colour", "count", "relation"),
+    "told": ("tile", "relation", "ground"),
     "contraries": ("random", "colour", "relation", "thing"),
     "pairs": (
         "text->image",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sensorium.playground.base import COMMON, PlaygroundView, Row
-from sensorium.playground.options import LISTS
+from sensorium.playground.options import LISTS, PlaygroundError
 from sensorium.playground.pictures import name
 from sensorium.playground.stream import Stream
 from sensorium.playground.words import WORDS, Phrase, fill
@@ -21,8 +21,8 @@ class Statements(PlaygroundView):
     """A picture, a statement that is true of it, and one that is not.
 
     Columns: image, statement, contrary, kind, facts, stated, denied, objects, language. A statement tells
-    two facts: the colour under a thing, where one thing is seen from another, the colour of the ground.
-    `facts` are all that are true of the picture, as texts, `stated` and `denied` those of the statement and
+    two facts of those in `told`: the colour under a thing (tile), where one thing is seen from another
+    (relation), the colour of the ground. `facts` are all that are true of the picture, as texts, `stated` and `denied` those of the statement and
     of its contrary; so a statement is true of whatever picture has all of its facts. Rows take turns in
     `contraries`:
 
@@ -38,12 +38,20 @@ class Statements(PlaygroundView):
     defaults = COMMON | {
         "objects": "2-3",
         "tiles": 1,
+        "told": ",".join(LISTS["told"]),
         "contraries": ",".join(LISTS["contraries"]),
     }
 
     def __init__(self, **parameters: object) -> None:
         super().__init__(**parameters)
         self._contraries = str(self.parameters["contraries"]).split(",")
+        self._told = str(self.parameters["told"]).split(",")
+        possible = {"ground", *(["tile"] if self._tiles else []), *self._pairs()}
+        if not possible & set(self._told):
+            raise PlaygroundError(
+                f"playground view 'statements': of scenes with objects={self.parameters['objects']} and "
+                f"tiles={int(self._tiles)} nothing of told={self.parameters['told']} can be told; add ground"
+            )
 
     @property
     def fields(self) -> list[dict[str, Any]]:
@@ -55,6 +63,13 @@ class Statements(PlaygroundView):
             {"name": "kind", "modality": "category", "role": "ignore"},
         ]
 
+    def _pairs(self) -> list[str]:
+        """Whether every scene has a relation."""
+        return ["relation"] if self._fewest > 1 else []
+
+    def _facts(self, scene: Scene) -> list[Fact]:
+        return [fact for fact in facts_of(scene) if fact[0] in self._told]
+
     def scene(self, index: int) -> Scene:
         """The scene of a row as data."""
         return self._scene(*self._place(index))
@@ -62,7 +77,7 @@ class Statements(PlaygroundView):
     def _row(self, split: str, number: int) -> Row:
         scene = self._scene(split, number)
         language = self._language_of(split, number)
-        facts = facts_of(scene)
+        facts = self._facts(scene)
         stated = self._stated(split, number, facts)
         kind = self._contraries[number % len(self._contraries)]
         denied = self._denied(split, number, kind, facts, stated)
@@ -96,7 +111,7 @@ class Statements(PlaygroundView):
         stream = self._stream("contrary", split, number)
         for _ in range(ATTEMPTS if kind == "random" else 0):
             other = stream.below(2**31)  # of the same split, and not among its rows
-            found = self._stated(split, other, facts_of(self._scene(split, other)))
+            found = self._stated(split, other, self._facts(self._scene(split, other)))
             if not set(found) <= set(facts):
                 return found
         while True:

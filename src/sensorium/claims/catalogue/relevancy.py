@@ -30,8 +30,8 @@ AVOIDED = "nothing kept where nothing fits"
 PAIRS, BLIND = "pairs told apart", "pairs told apart without the picture"
 RECALL = f"recall of the nearest {FIRST}"
 
-VIEW = "pictures=12&objects=2-3"
-DATA = f"playground:statements?size=32&{VIEW}"
+VIEW = "pictures=8&objects=2-3"
+DATA = f"playground:statements?size=32&told=tile&{VIEW}"
 RANDOM = "&contraries=random"
 LEARNS: Mapping[str, Any] = {
     "learning_rate": 2e-3,
@@ -74,15 +74,16 @@ CLAIM = Claim(
         above("each by itself", 0.5, metric=AVOIDED),
     ),
     differs=(
-        "Generated scenes and statements of two facts, of which it is known what they are true of; no judge "
-        "is a network, and no answers are generated",
+        "Generated scenes, and statements of the colours under two things, of which it is known what they are "
+        "true of; no judge is a network, and no answers are generated. With relations and the ground, eight "
+        "hundred steps told .70 of pairs apart and the first pass found .39, too little to choose from",
         f"{PICTURES} pictures, {ASKED} statements and as many contraries as questions; thresholds of score "
         "and cosine alike are fitted on as many validation rows",
         "The first pass is the encoder that all arms see with, trained on captions; a language model of two "
         "layers and a projection learn from scratch",
         f"The number of candidates of the first pass is {FIRST} throughout",
     ),
-    budget="800steps",
+    budget="1000steps",
     options={"validation_rows": 0, "workers": 0},
     evaluation={"pools": [20], "max_rows": 100},
     measure="sensorium.claims.catalogue.relevancy:measure",
