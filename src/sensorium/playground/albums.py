@@ -43,7 +43,7 @@ class Albums(PlaygroundView):
     defaults = {k: v for k, v in COMMON.items() if k not in ("objects", "tiles")} | {
         "size": 32,
         "images": 6,
-        "turns": "1",
+        "turns": 1,
     }
 
     def __init__(self, **parameters: object) -> None:
