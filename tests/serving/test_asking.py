@@ -13,7 +13,8 @@ from commands import run
 from sensorium.nn.language import Generation
 from sensorium.search.index import Index
 from sensorium.search.readers import AssistantReader, EndpointReader
-from sensorium.training.run import load
+from sensorium.search.rerankers import RelevancyReranker
+from sensorium.training.run import load, train
 from sensorium.types import UserError
 
 SETTINGS = Generation(max_tokens=12)
@@ -130,6 +131,35 @@ def test_an_address_answers(server, indexed, tmp_path):
     assert sum(each["number"] is not None for each in found["candidates"]) == 2
 
 
+def test_a_run_of_relevancy_says_what_is_read_whoever_answers(server, indexed, tmp_path):
+    where = "playground:statements?train=32&validation=8&test=8&pictures=12&size=32"
+    small = {"width": 32, "heads": 2, "key_heads": 1, "image_size": 32, "encoder_width": 32}
+    judge = train("relevancy", where, out=tmp_path / "judge", settings=small, budget="2steps",
+                  options={"batch_size": 8, "workers": 0}, device="cpu")  # fmt: skip
+    asked = ["ask", indexed, "a dog", "--with", f"{server}/v1", "--rerank", tmp_path / "judge"]
+    done = run(*asked, "--json", "--steps", "--least", "0", "--max-tokens", "5")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    index = Index(indexed)
+    hits = index.search(index.model(device="cpu").ask({"text": "a dog"}), limit=20)
+    scores = dict(
+        zip(
+            (hit.key for hit in hits),
+            RelevancyReranker(judge).scores({"text": "a dog"}, hits),
+            strict=True,
+        )
+    )
+    assert found["ranked_by"] == "judge" and found["read_by"].startswith("talker at http")
+    said = {each["row"]["key"]: each["score"] for each in found["candidates"]}
+    assert said == pytest.approx(scores, abs=1e-5) and len(set(said.values())) > 10
+    # these are probabilities: at least half is asked for, if nothing else is
+    found = json.loads(run(*asked, "--json", "--steps", "--max-tokens", "5").out)
+    likely = sum(score >= 0.5 for score in scores.values())
+    assert sum(each["number"] is not None for each in found["candidates"]) == min(3, likely)
+    nothing = run(*asked, "--least", "1")
+    assert nothing.out.strip() == "Nothing in the index is relevant to this question."
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -138,6 +168,7 @@ def test_an_address_answers(server, indexed, tmp_path):
         (["--with", "http://127.0.0.1:9/v1"], "does not answer as OpenAI's API does"),
         (["--with", "file:///etc/passwd"], "file:/etc/passwd"),
         (["--with", "{embedder}"], "writes no text; expected an assistant"),
+        (["--with", "{assistant}", "--rerank", "{embedder}"], "expected one of 'relevancy'"),
         (["--with", "{assistant}", "--model", "a"], "--model is for an address"),
         (["--with", "{assistant}", "--image", "gone.png"], "gone.png"),
         (["--with", "{assistant}", "--where", "price <"], "condition"),

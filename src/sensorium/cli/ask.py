@@ -12,7 +12,7 @@ from sensorium.cli.options import DeviceOption, JsonOption
 from sensorium.cli.search import Mode
 
 if TYPE_CHECKING:
-    from sensorium.search.answering import Answered
+    from sensorium.search.answering import Answered, Reranker
     from sensorium.search.readers import AssistantReader, EndpointReader
 
 
@@ -44,6 +44,15 @@ def ask(
     mode: Annotated[
         Mode, typer.Option("--mode", help="How rows are found, as in `search`.")
     ] = Mode.vector,
+    rerank: Annotated[
+        Path | None,
+        typer.Option(
+            "--rerank",
+            metavar="RUN",
+            help="Who says how relevant each row is: a run of relevancy. If not given, the answerer where "
+            "it is a run, else the index.",
+        ),
+    ] = None,
     candidates: Annotated[
         int,
         typer.Option("--candidates", metavar="N", min=1, help="How many rows are ranked again."),
@@ -56,8 +65,8 @@ def ask(
         typer.Option(
             "--least",
             metavar="X",
-            help="Read no row with a lower score; 0.5 if not given, where the answerer is a run and "
-            "scores are probabilities.",
+            help="Read no row with a lower score; 0.5 if not given, where scores are not the index's but "
+            "probabilities.",
         ),
     ] = None,
     max_tokens: Annotated[
@@ -75,8 +84,9 @@ def ask(
 ) -> None:
     """Answer a question from the rows of an index, and name those that the answer rests on.
 
-    Rows are found as `search` finds them. A run that answers also says how relevant each of them is;
-    behind an address, rows count by their scores in the index. If none is relevant, it says so.
+    Rows are found as `search` finds them. A run that answers also says how relevant each of them is, unless
+    a run of relevancy does; behind an address, rows count by their scores in the index. If none is relevant,
+    it says so.
 
     Example: sensorium ask my.index "How many dogs are there?" --with runs/llava-seed0 --steps
     """
@@ -86,7 +96,7 @@ def ask(
     opened = Index(index)
     place = device.value if device else None
     reader = _reader(answerer, model, max_tokens, place)
-    reranker = _reranker(reader)
+    reranker = _reranker(reader, rerank, place)
     asked: dict[str, Any] = {"text": question}
     if image is not None:
         asked["image"] = image
@@ -127,10 +137,16 @@ def _reader(
     return AssistantReader(load(answerer, device), settings)
 
 
-def _reranker(reader: AssistantReader | EndpointReader) -> AssistantReader | None:
-    """The reader, where it tells how likely its words are."""
+def _reranker(
+    reader: AssistantReader | EndpointReader, rerank: Path | None, device: str | None
+) -> Reranker | None:
+    """The run that was named, or else the reader, where it tells how likely its words are."""
     from sensorium.search.readers import AssistantReader
+    from sensorium.search.rerankers import RelevancyReranker
+    from sensorium.training.run import load
 
+    if rerank is not None:
+        return RelevancyReranker(load(rerank, device))
     return reader if isinstance(reader, AssistantReader) else None
 
 
