@@ -78,10 +78,10 @@ CLAIM = Claim(
         "answer on, since the first is said before anything is evicted; all policies keep as many "
         "entries (`strict`)",
     ),
-    budget="600steps",
+    budget="1500steps",
     options={"validation_rows": 0},
     measure="sensorium.claims.catalogue.look_m:measure",
-    hours=0.6,
+    hours=1.0,
 )
 
 
