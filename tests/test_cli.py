@@ -49,7 +49,7 @@ OPTIONS = {
     },
     "ask": {
         "--with", "--model", "--image", "--where", "--mode", "--candidates", "--rows", "--least",
-        "--max-tokens", "--run", "--device", "--steps", "--json",
+        "--max-tokens", "--rerank", "--run", "--device", "--steps", "--json",
     },
     "serve": {
         "--host", "--port", "--token", "--max-bytes", "--max-pixels", "--max-batch", "--max-wait",
