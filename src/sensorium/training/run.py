@@ -38,9 +38,10 @@ from sensorium.training.files import (
     write_yaml,
 )
 from sensorium.training.folder import FORMAT, RunFolder
+from sensorium.training.interruption import Interrupted
 from sensorium.training.optimizer import select_trained
 from sensorium.training.options import TrainingOptions
-from sensorium.training.trainer import Interrupted, Trainer
+from sensorium.training.trainer import Trainer
 from sensorium.types import Schema, UserError
 from sensorium.types.names import did_you_mean
 from sensorium.types.schema import explain

@@ -6,7 +6,6 @@ run that was killed ends with the same weights, bit for bit, as one that was not
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,14 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.data import Data, MediaCache, read_batches, train_batches
-from sensorium.data.partners import Partnered, with_partners
+from sensorium.data.partners import Partnered
 from sensorium.modalities.base import View
-from sensorium.systems.base import ComparesRows, Mines, System
+from sensorium.systems.base import ComparesRows, System
 from sensorium.training import checkpoints
 from sensorium.training.budget import Budget
 from sensorium.training.checkpoints import Progress
+from sensorium.training.entering import Entrance
 from sensorium.training.files import read_tensors, write_tensors
 from sensorium.training.folder import RunFolder
+from sensorium.training.interruption import Interrupted, interruption
 from sensorium.training.optimizer import (
     WeightAverage,
     build_optimizer,
@@ -44,10 +45,6 @@ PROBE_STEPS = 6
 MOST_PROBE_STEPS = 100
 PROBE_SHARE = 0.05
 ROWS_BEFORE_FAULT_SHARE = 100
-
-
-class Interrupted(Exception):
-    """The user pressed Ctrl-C; a checkpoint was written."""
 
 
 @dataclass
@@ -89,51 +86,33 @@ class Trainer:
         self.stages = self.options.applied_to(self.system.stages())
         self.progress = Progress()
         self.writer = self._tensorboard()
+        entrance = Entrance(
+            self.system,
+            self.stages,
+            self.data,
+            self.folder.checkpoints,
+            self.seed,
+            self.cache,
+            self.accelerator,
+        )
         checkpoint = checkpoints.latest_checkpoint(self.folder.checkpoints)
         if checkpoint is not None:
             self.progress = checkpoints.load_progress(checkpoint)
             checkpoints.load_model(checkpoint, self.system)
-        elif any(stage.restarts for stage in self.stages):
-            self._write(self._first_file, self.system.state_dict())
+        else:
+            entrance.keep_weights()
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self.progress.step)
-        with _interruption() as self.interrupted:
+        with interruption() as self.interrupted:
             for number in range(self.progress.stage, len(self.stages)):
                 if number > self.progress.stage:
                     self.progress.stage, self.progress.stage_step = number, 0
                     # losses of one stage say nothing about those of another
                     self.progress.best_loss, self.progress.stale = None, 0
                     checkpoint = None
-                self._enter(number, is_resumed=checkpoint is not None)
+                self.rows = entrance.enter(number, is_resumed=checkpoint is not None)
                 self._run_stage(self.stages[number], checkpoint)
         return self.progress
-
-    def _enter(self, number: int, is_resumed: bool) -> None:
-        """What happens once when a stage begins, and what it found then if it is gone on with."""
-        stage, system = self.stages[number], self.system
-        if stage.mines and not is_resumed:
-            assert isinstance(system, Mines)
-            system.eval()
-            with torch.no_grad():
-                partner = system.mine(self.data, self.seed, self.cache)
-            self._write(self._partners_file, {"partner": torch.from_numpy(partner)})
-        if any(each.mines for each in self.stages[: number + 1]):
-            assert isinstance(system, Mines)
-            partner = read_tensors(self._partners_file)["partner"].numpy()
-            self.rows: Data = with_partners(self.data, partner, system.partnered)
-        else:
-            self.rows = self.data
-        if not is_resumed:
-            if stage.restarts:
-                system.load_state_dict(read_tensors(self._first_file))
-            system.begin(stage.name)
-        system.stage = stage.name
-
-    def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        """A file that all processes will read."""
-        if self.accelerator.is_main_process:
-            write_tensors(path, tensors)
-        self.accelerator.wait_for_everyone()
 
     @property
     def _views(self) -> dict[str, View]:
@@ -505,14 +484,6 @@ class Trainer:
         return self.folder.checkpoints / "best.safetensors"
 
     @property
-    def _first_file(self) -> Path:
-        return self.folder.checkpoints / "first.safetensors"
-
-    @property
-    def _partners_file(self) -> Path:
-        return self.folder.checkpoints / "partners.safetensors"
-
-    @property
     def _out_of_patience(self) -> bool:
         return self.options.patience is not None and self.progress.stale >= self.options.patience
 
@@ -603,29 +574,3 @@ def _swapped(system: nn.Module, average: WeightAverage | None) -> Iterator[None]
         yield
     finally:
         system.load_state_dict(raw)
-
-
-@dataclass
-class _Flag:
-    is_set: bool = False
-
-
-@contextmanager
-def _interruption() -> Iterator[_Flag]:
-    """A flag that the first Ctrl-C sets; a second one interrupts at once."""
-    flag = _Flag()
-
-    def note(_signal: int, _frame: object) -> None:
-        if flag.is_set:
-            raise KeyboardInterrupt
-        flag.is_set = True
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not in the main thread, where no signals arrive
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)
