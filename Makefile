@@ -21,7 +21,6 @@ test-long: $(VENV)/installed
 
 # Needs Debian's chromium and chromium-driver, or others of the same names.
 test-page: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group page
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m page tests/serving/test_page.py
 
 lint: $(VENV)/installed

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-from servers import picture, process, thread
-
-pytestmark = pytest.mark.page
-
-webdriver = pytest.importorskip("selenium.webdriver")
+from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
+from servers import picture, process, thread
 
 from sensorium.diagnostics.diagnosis import diagnose
 from sensorium.search.building import index_rows
 from sensorium.search.index import Index
 from sensorium.training.run import train
+
+pytestmark = pytest.mark.page
 
 OPTIONS = {"workers": 0, "batch_size": 32, "validation_rows": 8}
 THINGS = "playground:scenes?objects=1&pictures=8&train=200&validation=8&test=8&size=32"
