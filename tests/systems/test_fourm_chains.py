@@ -64,6 +64,24 @@ def test_a_field_that_rows_have_is_given_back():
     assert told["depth"].values.dtype == batch["depth"].values.dtype
 
 
+def test_fields_that_are_reconstructed_together_are_not_read_for_each_other():
+    system, shown = make(filling={"steps": 2}), rows(6).only("place")
+    names = ["depth", "segments", "image"]
+    together = system.reconstruct(shown, names)
+    for name in names:
+        assert torch.equal(together[name].values, system.reconstruct(shown, [name])[name].values)
+    chained = system.chain(shown, names, system.config.filling)
+    assert not torch.equal(chained["image"].values, together["image"].values)
+
+
+def test_what_rows_have_is_read_once_for_all_fields_that_are_reconstructed():
+    system, shown = make(filling={"steps": 1}), rows(3).only("image", "place")
+    calls, read = [], system.tokens[0].read
+    system.tokens[0].read = lambda batch: calls.append(1) or read(batch)
+    system.reconstruct(shown, ["depth", "segments", "caption"])
+    assert len(calls) == 1
+
+
 def test_fields_of_a_chain_are_read_for_those_after_them():
     system, batch = make(), rows(4)
     shown = batch.only("place")

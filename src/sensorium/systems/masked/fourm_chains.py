@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,10 +44,35 @@ class Chains:
         """As `FourM.chain`."""
         for name in fields:
             self._check(name)
+        return self._say(fields, *self._begin(batch, how, keep))
+
+    @torch.no_grad()
+    def say_apart(self, batch: Batch, fields: Sequence[str], how: Filling) -> dict[str, Entries]:
+        """Each field from what rows have, and from none of the others; what they have is read once."""
+        for name in fields:
+            self._check(name)
+        begun = self._begin(batch, how, {})
+        found: dict[str, Entries] = {}
+        for name in fields:
+            found |= self._say([name], *begun)
+        return found
+
+    def _begin(
+        self, batch: Batch, how: Filling, keep: Kept
+    ) -> tuple[Callable[[], Filler], Sequence[Bool[Tensor, "batch _"]]]:
+        """Fillers that know what rows have, and what that is."""
         read, known = self._known(batch, keep)
         draw = Batch({}, batch.keys, batch.index, how.seed).uniform
         numbers = self.streams.numbers(batch)
-        filler = Filler(self.model, read, numbers, how, self._guided(how), draw)
+        return partial(Filler, self.model, read, numbers, how, self._guided(how), draw), known
+
+    def _say(
+        self,
+        fields: Sequence[str],
+        filler_of: Callable[[], Filler],
+        given: Sequence[Bool[Tensor, "batch _"]],
+    ) -> dict[str, Entries]:
+        filler, known = filler_of(), list(given)
         found: dict[str, Entries] = {}
         for name in fields:
             stream, tokens = self.streams.names.index(name), self.streams.of(name)
