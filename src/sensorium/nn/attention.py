@@ -67,23 +67,27 @@ class FeedForward(nn.Sequential):
 
 
 class GatedFeedForward(nn.Module):
-    """Two linear maps, one of which gates the other, and a third (SwiGLU; Shazeer, 2020, arXiv 2002.05202).
+    """Two linear maps, one of which gates the other, and a third (Shazeer, 2020, arXiv 2002.05202).
 
     Args:
         width: of the input and the output.
         hidden: between them.
+        activation: of the gate: `silu` (SwiGLU), `gelu` (GEGLU), or another name in `ACTIVATIONS`.
         bias: whether the linear maps have one.
     """
 
-    def __init__(self, width: int, hidden: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, width: int, hidden: int, activation: str = "silu", *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.gate = nn.Linear(width, hidden, bias)
         self.value = nn.Linear(width, hidden, bias)
+        self.activation = ACTIVATIONS[activation]()
         self.output = nn.Linear(hidden, width, bias)
 
     def forward(self, x: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape width"]:
         """Gate and map."""
-        out: Tensor = self.output(F.silu(self.gate(x)) * self.value(x))
+        out: Tensor = self.output(self.activation(self.gate(x)) * self.value(x))
         return out
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sensorium.nn.attention import Attention
+from sensorium.nn.attention import Attention, GatedFeedForward
 from sensorium.nn.pooling import pool
 
 
@@ -30,8 +29,7 @@ class LatentAttention(nn.Module):
         self.token_norm, self.latent_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.gate_up = nn.Linear(width, 2 * expansion * width)
-        self.down = nn.Linear(expansion * width, width)
+        self.feed_forward = GatedFeedForward(width, expansion * width, "gelu")
 
     def forward(
         self,
@@ -41,5 +39,4 @@ class LatentAttention(nn.Module):
         """The mean over the tokens that count; zeros if none does."""
         latents = self.latent_norm(self.latents).expand(len(tokens), -1, -1)
         x = tokens + self.attention(self.token_norm(tokens), None, latents)
-        gate, up = self.gate_up(self.feed_forward_norm(x)).chunk(2, -1)
-        return pool(x + self.down(F.gelu(gate) * up), counts, "mean")
+        return pool(x + self.feed_forward(self.feed_forward_norm(x)), counts, "mean")

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from sensorium.nn.token_streams import first_real
 from sensorium.objectives.masked import below
 from sensorium.types import Draw
 
@@ -136,7 +137,5 @@ def close_up(
     ids: Int[Tensor, "batch length"], there: Bool[Tensor, "batch length"]
 ) -> tuple[Int[Tensor, "batch left"], Bool[Tensor, "batch left"]]:
     """The words that are there, one behind another."""
-    order = (~there).long().argsort(dim=1, stable=True)
-    longest = int(there.sum(1).amax()) if len(ids) else 0
-    order = order[:, :longest]
+    order = first_real(there, int(there.sum(1).amax()) if len(ids) else 0)
     return ids.gather(1, order), there.gather(1, order)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sensorium.claims.base import Arm, Claim, above
-from sensorium.claims.eyes import SEES, WIDTH
+from sensorium.claims.eyes import ASSISTANT, EYE, SEES, TOWERS
 from sensorium.data import read_batches
 from sensorium.modalities.chat import ANSWER
 from sensorium.nn.language import Eviction, Generation, cache_policy
@@ -24,11 +24,10 @@ ROWS, BATCH = 200, 20
 PEERS = ("h2o", "text-first")
 SAVED = {peer: f"nats of {peer} above look-m at 20 %" for peer in PEERS}
 
-EYE, TWO = "eye", "two pictures"
+TWO = "two pictures"
 VIEW = "size=32&pictures=60"
-SHAPE = {"image_size": 32, "patch": 8}
-SIZE = {**SHAPE, "width": WIDTH, "encoder_width": WIDTH, "encoder_depth": 1, "connector": "linear"}
-TOWERS = {"width": WIDTH, "depth": 1, "text_width": WIDTH, "text_depth": 1, "embed_dim": WIDTH}
+PATCHES = {"image_size": 32, "patch": 8}
+SIZE = {**ASSISTANT, **PATCHES, "encoder_depth": 1, "connector": "linear"}
 LEARNS = {**SEES, "stages": [TUNE]}
 
 CLAIM = Claim(
@@ -48,7 +47,7 @@ CLAIM = Claim(
         EYE: Arm(
             "dual-encoder",
             "start",
-            {**SHAPE, **TOWERS},
+            {**TOWERS, **PATCHES, "depth": 1},
             {"batch_size": 128, "workers": 0, "learning_rate": 2e-3},
             data=f"playground:scenes?objects=1&caption=dense&{VIEW}",
             task="retrieval",

@@ -26,6 +26,7 @@ from sensorium.modalities.image import ImageView
 from sensorium.modalities.text import TextView, Tokenizer
 from sensorium.nn.encoders import build_encoder
 from sensorium.nn.encoders.tower import Tower
+from sensorium.nn.token_streams import first_real
 from sensorium.systems.base import register
 from sensorium.systems.retrieval.sides import HARD, RANDOM, Side, SidesConfig, TwoSided
 from sensorium.types import Batch, Card, Entries, Field, Schema, Stage, UserError
@@ -161,9 +162,7 @@ class ScoreFusion(TwoSided):
         ]
         ids = torch.cat([ends[0], *wide, ends[1]], 1)
         mask = torch.cat([some, *masks, some], 1)
-        # what is real moves to the front, in its order
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
         limit = self.text.encoder.view.max_tokens  # type: ignore[attr-defined]
         longest = min(max(1, int(mask.sum(1).max())) if len(mask) else 1, limit)
-        order = order[:, :longest]
+        order = first_real(mask, longest)
         return ids.gather(1, order), mask.gather(1, order)
